@@ -1,0 +1,107 @@
+"""Land use and land cover of the Amazon from Sentinel-1 and Sentinel-2.
+
+    import deepforest_xr as dfx
+
+    items  = dfx.search("planetary-computer", bbox=(-55.2, -8.6, -55.0, -8.4), year=2018)
+    cube   = dfx.open_cube(items, grid=grid, dataset="S1TsS2_7")      # lazy
+    labels = dfx.align_labels("mapbiomas.tif", like=cube, collection=8)
+    chips  = dfx.write_chips(cube, labels, "chips.zarr")
+    model  = dfx.train(chips, model="deepforest-1b", out="runs/df1b")
+    lulc   = dfx.classify(cube, model)                                # lazy
+    dfx.write_zarr(lulc, "map.zarr")
+
+Importing this package loads none of them: each name below is imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepforest_xr import accuracy, catalogs, errors, models, sentinel, testing
+    from deepforest_xr.accuracy import assess
+    from deepforest_xr.catalogs import read_items, search, write_items
+    from deepforest_xr.chips import ChipSpec, open_chips, write_chips
+    from deepforest_xr.classify import classify
+    from deepforest_xr.cube import open_cube
+    from deepforest_xr.grid import Grid
+    from deepforest_xr.labels import align_labels
+    from deepforest_xr.legend import Legend
+    from deepforest_xr.maps import (
+        write_cog,
+        write_confusion_picture,
+        write_picture,
+        write_report,
+        write_stac_item,
+        write_zarr,
+    )
+    from deepforest_xr.training import TrainSettings, train
+
+_MODULE_OF = {
+    "ChipSpec": "chips",
+    "Grid": "grid",
+    "Legend": "legend",
+    "TrainSettings": "training",
+    "align_labels": "labels",
+    "assess": "accuracy",
+    "classify": "classify",
+    "open_chips": "chips",
+    "open_cube": "cube",
+    "read_items": "catalogs",
+    "search": "catalogs",
+    "train": "training",
+    "write_chips": "chips",
+    "write_cog": "maps",
+    "write_confusion_picture": "maps",
+    "write_items": "catalogs",
+    "write_picture": "maps",
+    "write_report": "maps",
+    "write_stac_item": "maps",
+    "write_zarr": "maps",
+}
+_MODULES = ("accuracy", "catalogs", "errors", "models", "sentinel", "testing")
+
+__all__ = [
+    "ChipSpec",
+    "Grid",
+    "Legend",
+    "TrainSettings",
+    "accuracy",
+    "align_labels",
+    "assess",
+    "catalogs",
+    "classify",
+    "errors",
+    "models",
+    "open_chips",
+    "open_cube",
+    "read_items",
+    "search",
+    "sentinel",
+    "testing",
+    "train",
+    "write_chips",
+    "write_cog",
+    "write_confusion_picture",
+    "write_items",
+    "write_picture",
+    "write_report",
+    "write_stac_item",
+    "write_zarr",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    # Importing the module `classify` puts it under this name; the function replaces it.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
