@@ -1,0 +1,260 @@
+"""One call for every catalog: which scenes, where, when."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from deepforest_xr.catalogs.files import read_items
+from deepforest_xr.catalogs.providers import PROVIDERS
+from deepforest_xr.errors import CatalogError, ConfigError, NoItemsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pystac
+
+log = logging.getLogger(__name__)
+
+Bbox = tuple[float, float, float, float]
+
+# Seconds to connect, seconds between bytes; public catalogs answer slowly at times.
+TIMEOUT = (10.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Where and when, checked."""
+
+    bbox: Bbox | None
+    """West, south, east, north in degrees."""
+
+    geometry: dict[str, Any] | None
+    """GeoJSON geometry in degrees."""
+
+    datetime: str | None
+    """RFC 3339 instant, interval with ``/``, or a year, month or day."""
+
+    collections: tuple[str, ...] | None
+    """Collection ids, None for all Sentinel collections of the source."""
+
+    max_cloud_cover: float | None
+    """Percent; Sentinel-2 scenes above it are left out."""
+
+    def describe(self) -> str:
+        """One line for messages."""
+        where = (
+            f"bbox {self.bbox}" if self.bbox else "the geometry" if self.geometry else "anywhere"
+        )
+        collections = ", ".join(self.collections or ("any Sentinel collection",))
+        clouds = f", cloud cover <= {self.max_cloud_cover:g} %" if self.max_cloud_cover else ""
+        return f"{collections} in {where}, {self.datetime or 'any time'}{clouds}"
+
+
+def search(
+    source: str | Path,
+    *,
+    bbox: Bbox | None = None,
+    geometry: dict[str, Any] | None = None,
+    year: int | None = None,
+    datetime: str | None = None,
+    collections: Sequence[str] | None = None,
+    max_cloud_cover: float | None = None,
+) -> pystac.ItemCollection:
+    """Find Sentinel-1 and Sentinel-2 scenes.
+
+    Parameters
+    ----------
+    source : str or path
+        ``"planetary-computer"``, ``"earth-search"``, the URL of any STAC API, or items
+        on disk (JSON, a folder, stac-geoparquet).
+    bbox : (west, south, east, north), degrees
+        Area; not together with `geometry`. A western edge east of the eastern one
+        crosses the antimeridian.
+    geometry : GeoJSON mapping, degrees
+        Area; a Feature is taken by its geometry.
+    year, datetime
+        A whole year, or ``"2018-06"``, ``"2018-06-01/2018-08-31"``, ``"2018-06-01/.."``.
+    collections : sequence of str, optional
+        Default: the source's own ``sentinel-2-l2a`` and ``sentinel-1-rtc``; on disk every
+        collection whose name starts with ``sentinel-``.
+    max_cloud_cover : float, optional
+        Percent; drops Sentinel-2 scenes above it, never Sentinel-1.
+
+    Returns
+    -------
+    pystac.ItemCollection
+        Ordered by collection, time and id, so that two equal searches are equal. Links
+        are unsigned.
+
+    Raises
+    ------
+    NoItemsError
+        If nothing matches.
+    CatalogError
+        If the source does not answer or does not hold a collection asked for.
+    ConfigError
+        If arguments contradict each other.
+    """
+    import pystac
+
+    question = _question(bbox, geometry, year, datetime, collections, max_cloud_cover)
+    provider = PROVIDERS.get(str(source))
+    if provider or str(source).startswith(("http://", "https://")):
+        wanted = question.collections or (
+            provider.collections if provider else ("sentinel-2-l2a", "sentinel-1-rtc")
+        )
+        if provider and (missing := set(wanted) - set(provider.collections)):
+            raise CatalogError(
+                f"{provider.name} has no {', '.join(sorted(missing))}: this library reads "
+                f"{', '.join(provider.collections)} from it. Planetary Computer has both."
+            )
+        url = provider.url if provider else str(source)
+        found = _search_api(url, question, wanted)
+    else:
+        found = [item for item in read_items(source) if _matches(item, question)]
+    kept = [item for item in found if _clear_enough(item, question.max_cloud_cover)]
+    if not kept:
+        raise NoItemsError(
+            f"no scene for {question.describe()} in {str(source)!r}: check the area (west, south, "
+            "east, north in degrees) and the dates, or raise max_cloud_cover."
+        )
+    kept.sort(key=lambda item: (item.collection_id or "", str(item.datetime), item.id))
+    log.info("%d scenes from %s", len(kept), source)
+    return pystac.ItemCollection(kept, clone_items=False)
+
+
+def _question(
+    bbox: Bbox | None,
+    geometry: dict[str, Any] | None,
+    year: int | None,
+    datetime: str | None,
+    collections: Sequence[str] | None,
+    max_cloud_cover: float | None,
+) -> Question:
+    if bbox is not None and geometry is not None:
+        raise ConfigError("bbox and geometry were both given: an area is one or the other.")
+    if year is not None and datetime is not None:
+        raise ConfigError("year and datetime were both given: a period is one or the other.")
+    if bbox is not None:
+        _check_bbox(bbox)
+    if geometry is not None and geometry.get("type") == "Feature":
+        geometry = geometry["geometry"]
+    when = str(year) if year is not None else datetime
+    if when is not None:
+        interval(when)
+    names = None if collections is None else tuple(collections)
+    return Question(bbox, geometry, when, names, max_cloud_cover)
+
+
+def _check_bbox(bbox: Bbox) -> None:
+    west, south, east, north = bbox
+    inside = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
+    if not inside or west == east:
+        raise ConfigError(
+            f"bbox={tuple(bbox)} is not (west, south, east, north) in degrees; "
+            "for bounds in metres use Grid.from_bounds(...).bbox_lonlat."
+        )
+
+
+def interval(text: str) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """Read ``2018``, ``2018-06``, a day, an instant, or two of them with ``/`` (UTC).
+
+    Returns
+    -------
+    (start, end) : pair of Timestamp or None
+        Both inclusive; None where the interval is open (``..``).
+    """
+    first, slash, last = text.partition("/")
+    ends = (first, last if slash else first)
+    try:
+        spans = [None if e in {"", ".."} else pd.Period(_naive(e)) for e in ends]
+    except ValueError as error:
+        raise ConfigError(
+            f"datetime={text!r} is not a date; expected 2018, 2018-06, 2018-06-01 or "
+            "2018-06-01/2018-08-31."
+        ) from error
+    start = spans[0].start_time.tz_localize("UTC") if spans[0] is not None else None
+    end = spans[1].end_time.tz_localize("UTC") if spans[1] is not None else None
+    if start is not None and end is not None and start > end:
+        raise ConfigError(f"datetime={text!r} ends before it starts.")
+    return start, end
+
+
+def _naive(text: str) -> str:
+    return text.removesuffix("Z").removesuffix("+00:00")
+
+
+def _search_api(url: str, question: Question, collections: tuple[str, ...]) -> list[pystac.Item]:
+    import pystac
+    import pystac_client
+    import requests
+    from pystac_client.stac_api_io import StacApiIO
+
+    try:
+        io = StacApiIO(timeout=TIMEOUT, max_retries=5)
+        client = pystac_client.Client.open(url, stac_io=io)
+        result = client.search(
+            collections=list(collections),
+            bbox=question.bbox,
+            intersects=question.geometry,
+            datetime=question.datetime,
+        )
+        return list(result.items())
+    except (
+        pystac_client.exceptions.APIError,
+        pystac.STACError,
+        requests.RequestException,
+        NotImplementedError,
+        OSError,
+        ValueError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CatalogError(
+            f"{url} did not answer the search: {reason or type(error).__name__}. "
+            "Check the address and the network, or search items on disk."
+        ) from error
+
+
+def _matches(item: pystac.Item, question: Question) -> bool:
+    name = item.collection_id or ""
+    if question.collections is not None:
+        if name not in question.collections:
+            return False
+    elif not name.startswith("sentinel-"):
+        return False
+    return _in_time(item, question.datetime) and _in_area(item, question)
+
+
+def _in_time(item: pystac.Item, datetime: str | None) -> bool:
+    if datetime is None:
+        return True
+    start, end = interval(datetime)
+    moment = pd.Timestamp(item.datetime or item.properties["start_datetime"])
+    moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment
+    return (start is None or moment >= start) and (end is None or moment <= end)
+
+
+def _in_area(item: pystac.Item, question: Question) -> bool:
+    if question.bbox is None and question.geometry is None:
+        return True
+    import shapely
+    from shapely.geometry import box, shape
+
+    if question.geometry is not None:
+        area = shape(question.geometry)
+    else:
+        west, south, east, north = question.bbox or (0, 0, 0, 0)
+        spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
+        area = shapely.union_all([box(w, south, e, north) for w, e in spans])
+    footprint = shape(item.geometry) if item.geometry else box(*(item.bbox or (0, 0, 0, 0)))
+    return bool(footprint.intersects(area))
+
+
+def _clear_enough(item: pystac.Item, limit: float | None) -> bool:
+    cover = item.properties.get("eo:cloud_cover")
+    return limit is None or cover is None or float(cover) <= limit
