@@ -1,0 +1,113 @@
+"""Open a store of chips and read single ones; the arrays stay on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from deepforest_xr.chips.split import SPLITS
+from deepforest_xr.chips.write import FORMAT
+from deepforest_xr.errors import ChipError, ReadError
+from deepforest_xr.legend import Legend
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Chips:
+    """A store of chips, opened for reading."""
+
+    path: Path
+    """The store."""
+
+    root: zarr.Group
+    """Its arrays."""
+
+    bands: tuple[str, ...]
+    """Sentinel-2 bands in order."""
+
+    months: tuple[int, ...] | None
+    """Sentinel-1 months in order, None without Sentinel-1."""
+
+    legend: Legend
+    """Classes of the labels; ``histogram`` has them in this order."""
+
+    split: NDArray[np.int32]
+    """0 train, 1 validation, 2 test; dims (chip,)."""
+
+    histogram: NDArray[np.int64]
+    """Labelled pixels a class; dims (chip, class)."""
+
+    attrs: dict[str, Any]
+    """Size, seed, grid and provenance."""
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Positions of a split's chips; `split` is train, validation or test."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def class_counts(self, split: str) -> NDArray[np.int64]:
+        """Labelled pixels of every class in a split, dims (class,)."""
+        return np.asarray(self.histogram[self.indices(split)].sum(axis=0), dtype="int64")
+
+    def read(self, chip: int) -> dict[str, NDArray[Any]]:
+        """Read one chip: ``s2 (band, y, x)``, ``label (y, x)``, with months also ``s1``."""
+        names = [name for name in ("s2", "s1", "label") if name in self.root]
+        return {name: np.asarray(self.root[name][chip]) for name in names}  # type: ignore[index]
+
+    def mask(self, split: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """True on the grid pixels of a split's chips, dims (y, x) of the cube's grid."""
+        mask = np.zeros(shape, dtype=bool)
+        size = int(self.attrs["size"])
+        rows, cols = np.asarray(self.root["row"]), np.asarray(self.root["col"])
+        for chip in self.indices(split):
+            mask[rows[chip] : rows[chip] + size, cols[chip] : cols[chip] + size] = True
+        return mask
+
+
+def open_chips(path: str | Path) -> Chips:
+    """Open a store of chips; only its index is read.
+
+    Raises
+    ------
+    ReadError
+        If nothing is there, or it is not a store of chips.
+    ChipError
+        If it holds no training or no validation chip.
+    """
+    path = Path(path)
+    try:
+        root = zarr.open_group(path, mode="r")
+        attrs = dict(root.attrs)
+        split = np.asarray(root["split"])
+        histogram = np.asarray(root["histogram"])
+    except (OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ReadError(
+            f"{str(path)!r} is not a store of chips: {reason}. Write one with write_chips."
+        ) from error
+    if attrs.get("format") != FORMAT:
+        raise ReadError(
+            f"{str(path)!r} has format {attrs.get('format')!r}, expected {FORMAT!r}: "
+            "write the chips again with this version."
+        )
+    for code, name in enumerate(SPLITS[:2]):
+        if not (split == code).any():
+            raise ChipError(f"{str(path)!r} has no {name} chip: cut again with other fractions.")
+    months: Any = attrs["months"]
+    bands: Any = attrs["bands"]
+    legend: Any = attrs["legend"]
+    return Chips(
+        path,
+        root,
+        tuple(bands),
+        None if months is None else tuple(months),
+        Legend.from_dict(legend),
+        split,
+        histogram,
+        attrs,
+    )
