@@ -1,0 +1,182 @@
+"""Cubes and maps to Zarr v3: shards as large as dask chunks, CF attributes, zstd.
+
+A shard is the unit of writing: one dask task writes one shard and no two tasks touch the
+same file. Irregular dask chunks are made regular first. Nothing is read back or scaled:
+`xarray.open_zarr` gives the same values, dtypes and coordinates.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from zarr import consolidate_metadata
+from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore
+
+from deepforest_xr.atomic import staged
+from deepforest_xr.grid import Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import xarray as xr
+    from zarr.core.buffer import Buffer
+
+INNER = 256
+SHARD = 2048
+ZSTD_LEVEL = 3
+SPATIAL = ("y", "x")
+
+
+def write_zarr(
+    dataset: xr.Dataset,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a cube or a map as a sharded Zarr v3 store, whole or not at all.
+
+    Parameters
+    ----------
+    dataset : Dataset on one grid, dims (..., y, x), with CF ``spatial_ref``
+        Any dtype. Dask-backed variables are computed and written shard by shard.
+    path : str or Path
+        Folder to write, on a local or shared file system.
+    overwrite : bool
+        Replace an existing store, after the new one is complete.
+    progress : callable (done, total), optional
+        Called as dask tasks finish. With a distributed client, which has its own
+        dashboard, it is not called.
+
+    Returns
+    -------
+    Path
+        The store: along y and x a shard is one dask chunk, an inner chunk about 256 pixels.
+
+    Raises
+    ------
+    GridError
+        If `dataset` has no readable grid.
+    WriteError
+        If `path` exists, or the store could not be written whole. Errors of this library
+        raised by dask tasks pass unchanged.
+
+    References
+    ----------
+    Zarr v3 specification, sharding codec (ZEP 2). CF conventions 1.11, section 5.6.
+    """
+    grid = Grid.of(dataset)
+    with staged(path, overwrite=overwrite) as partial:
+        prepared = _prepare(dataset, grid)
+        with _watched(progress):
+            prepared.to_zarr(
+                _StagedStore(partial),
+                mode="w-",
+                zarr_format=3,
+                consolidated=False,
+                encoding={name: _encoding(prepared[name]) for name in prepared.data_vars},
+            )
+        _consolidate(partial)
+    return partial.parent.parent / partial.name
+
+
+def shard_layout(chunks: tuple[int, ...]) -> tuple[int, int]:
+    """Choose shard and inner chunk along one axis for dask chunks of any sizes.
+
+    Parameters
+    ----------
+    chunks : tuple of int
+        Dask chunk lengths along y or x, in pixels.
+
+    Returns
+    -------
+    (shard, inner) : tuple of int
+        The shard is the longest chunk, rounded up to a multiple of 256 only where it has no
+        divisor near 256; `inner` divides it.
+    """
+    longest = max(chunks)
+    if longest <= INNER:
+        return longest, longest
+    divisors = [n for n in range(INNER // 2, 2 * INNER + 1) if longest % n == 0]
+    if divisors:
+        return longest, min(divisors, key=lambda n: abs(n - INNER))
+    return -(-longest // INNER) * INNER, INNER
+
+
+class _StagedStore(LocalStore):
+    """Refuses to write once its folder is gone.
+
+    After a failure other tasks are still running; the plain store would bring the removed
+    folder back to life for them.
+    """
+
+    async def set(self, key: str, value: Buffer) -> None:
+        if not self.root.parent.is_dir():
+            raise FileNotFoundError(f"{self.root.parent} was removed after a failure")
+        await super().set(key, value)
+
+
+def _prepare(dataset: xr.Dataset, grid: Grid) -> xr.Dataset:
+    """Drop what an earlier file dictated, regularise chunks, set the CF grid mapping."""
+    prepared = dataset.drop_encoding().assign_coords(spatial_ref=grid.spatial_ref())
+    prepared = prepared.assign_attrs(Conventions="CF-1.11")
+    # Zarr v3 specifies strings of any length ("string"), numpy's fixed width not at all.
+    words = {n: c.astype(object) for n, c in prepared.coords.items() if c.dtype.kind == "U"}
+    prepared = prepared.assign_coords(words)
+    for name, array in prepared.data_vars.items():
+        regular = array.chunk(_regular_chunks(array))
+        regular.attrs.pop("coordinates", None)
+        if set(SPATIAL) <= set(array.dims):
+            # An attribute, because to_zarr(encoding=...) discards a variable's own encoding.
+            regular.attrs["grid_mapping"] = "spatial_ref"
+        prepared[name] = regular
+    return prepared
+
+
+def _regular_chunks(array: xr.DataArray) -> dict[Hashable, int]:
+    """Equal chunks along every axis: whole shards along y and x, the longest elsewhere."""
+    if array.chunks is None:
+        return {d: min(SHARD, n) if d in SPATIAL else n for d, n in array.sizes.items()}
+    sizes = dict(zip(array.dims, array.chunks, strict=True))
+    return {d: shard_layout(c)[0] if d in SPATIAL else max(c) for d, c in sizes.items()}
+
+
+def _encoding(array: xr.DataArray) -> dict[str, Any]:
+    inner, shards = [], []
+    for dim, lengths in zip(array.dims, array.chunks or (), strict=True):
+        shard, chunk = shard_layout(lengths) if dim in SPATIAL else (max(lengths),) * 2
+        shards.append(shard)
+        inner.append(chunk)
+    codec = ZstdCodec(level=ZSTD_LEVEL)
+    return {"chunks": tuple(inner), "shards": tuple(shards), "compressors": (codec,)}
+
+
+def _consolidate(store: Path) -> None:
+    """One file for all metadata: `xarray.open_zarr` looks for it, and warns without."""
+    with warnings.catch_warnings():
+        # zarr warns that version 3 has not standardised it yet; a reader that does not know
+        # it ignores it.
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        consolidate_metadata(str(store), zarr_format=3)
+
+
+def _watched(progress: Callable[[int, int], None] | None) -> AbstractContextManager[Any]:
+    """Report finished tasks of dask's local schedulers."""
+    if progress is None:
+        return nullcontext()
+    import dask.callbacks
+
+    callback: Any = dask.callbacks.Callback  # ships incomplete types
+
+    def posttask(_key: Any, _result: Any, _dsk: Any, state: Any, _worker: Any) -> None:
+        done = len(state["finished"])
+        waiting = sum(len(state[kind]) for kind in ("ready", "waiting", "running"))
+        progress(done, done + waiting)
+
+    watcher: AbstractContextManager[Any] = callback(posttask=posttask)
+    return watcher

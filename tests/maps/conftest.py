@@ -1,0 +1,49 @@
+"""A small map to write: no two axes share a length, the origin is on no round number."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from deepforest_xr.grid import Grid
+from deepforest_xr.legend import amazon13
+
+
+@pytest.fixture
+def make_map():
+    def make(shape=(37, 53), *, crs="EPSG:32721", chunks=None, simulated=True, seed=0):
+        resolution = 1e-4 if crs == "EPSG:4326" else 10
+        left, top = (-54.12345, -3.3) if crs == "EPSG:4326" else (717729.8352, 9_000_003.3)
+        rows, cols = shape
+        bounds = (left, top - resolution * rows, left + resolution * cols, top)
+        grid = Grid.from_bounds(bounds, crs=crs, resolution=resolution)
+        codes = np.random.default_rng(seed).integers(0, 14, grid.shape).astype("uint8")
+        dataset = xr.Dataset(
+            {
+                "lulc": (("y", "x"), codes, amazon13().attrs()),
+                "confidence": (("y", "x"), codes * np.uint8(7), {"units": "%"}),
+            },
+            coords=grid.coords(),
+            attrs={"simulated": str(simulated).lower(), "model": 'a <b> & "c"'},
+        )
+        return dataset.chunk(chunks) if chunks else dataset
+
+    return make
+
+
+@pytest.fixture
+def failing():
+    """A map whose last block raises when it is computed; the others are written before."""
+
+    def make(dataset, error):
+        last = dataset.lulc.data.numblocks
+
+        def block(values, block_info=None):
+            if block_info[0]["chunk-location"] == (last[0] - 1, last[1] - 1):
+                raise error
+            return values
+
+        broken = dataset.copy()
+        broken["lulc"] = dataset.lulc.copy(data=dataset.lulc.data.map_blocks(block, dtype="uint8"))
+        return broken
+
+    return make
