@@ -357,7 +357,7 @@ def _stack(
     grid = source.grid
     # stackstac wants an EPSG number and uses it for boxes only, which we give in the
     # grid's CRS already; the reader warps to the CRS itself, numbered or not.
-    stack = stackstac.stack(
+    stack: xr.DataArray = stackstac.stack(
         [_plain_item(item, bands, grid) for item in source.items],
         assets=list(bands),
         epsg=_NOMINAL_EPSG,

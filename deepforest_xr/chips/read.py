@@ -59,7 +59,7 @@ class Chips:
         names = [name for name in ("s2", "s1", "label") if name in self.root]
         return {name: np.asarray(self.root[name][chip]) for name in names}  # type: ignore[index]
 
-    def mask(self, split: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def mask(self, split: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """True on the grid pixels of a split's chips, dims (y, x) of the cube's grid."""
         mask = np.zeros(shape, dtype=bool)
         size = int(self.attrs["size"])

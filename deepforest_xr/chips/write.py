@@ -124,10 +124,10 @@ def write_chips(
         )
     with staged(path, overwrite=overwrite) as part:
         root = zarr.open_group(part, mode="w-", zarr_format=3)
-        _create_arrays(root, cube, spec.size, rows * cols)
+        arrays = _create_arrays(root, cube, spec.size, rows * cols)
         index = _Index([], [], [])
         batch: list[dict[str, NDArray[Any]]] = []
-        shard = root["label"].shards[0]
+        shard = (arrays["label"].shards or (1,))[0]
         for row, chips in _strips(cube, labels, legend, spec, rows, cols):
             for col, chip, histogram in chips:
                 batch.append(chip)
@@ -135,11 +135,12 @@ def write_chips(
                 index.col.append(col * spec.size)
                 index.histogram.append(histogram)
                 if len(batch) == shard:
-                    _flush(root, batch, len(index.row))
+                    _flush(arrays, batch, len(index.row))
             if progress is not None:
                 progress(row + 1, rows)
-        _flush(root, batch, len(index.row))
-        _finish(root, cube, index, spec, legend, grid)
+        _flush(arrays, batch, len(index.row))
+        _resize(arrays, len(index.row))
+        _write_index(root, cube, index, spec, legend, grid)
     return Path(path)
 
 
@@ -175,7 +176,9 @@ def _require_known(label: NDArray[np.uint8], legend: Legend) -> None:
         )
 
 
-def _create_arrays(root: zarr.Group, cube: xr.Dataset, size: int, chips: int) -> None:
+def _create_arrays(
+    root: zarr.Group, cube: xr.Dataset, size: int, chips: int
+) -> dict[str, zarr.Array[Any]]:
     codec = ZstdCodec(level=3)
     shapes: dict[str, tuple[int, ...]] = {"s2": (cube.sizes["band"], size, size)}
     if "s1" in cube:
@@ -183,8 +186,8 @@ def _create_arrays(root: zarr.Group, cube: xr.Dataset, size: int, chips: int) ->
     largest = 4 * sum(int(np.prod(s)) for s in shapes.values())
     shard = max(1, min(chips, SHARD_BYTES // largest))
     dims = {"s2": ("band",), "s1": ("month", "polarization"), "label": ()}
-    for name, shape in {**shapes, "label": (size, size)}.items():
-        root.create_array(
+    return {
+        name: root.create_array(
             name,
             shape=(chips, *shape),
             chunks=(1, *shape),
@@ -194,26 +197,33 @@ def _create_arrays(root: zarr.Group, cube: xr.Dataset, size: int, chips: int) ->
             fill_value=UNLABELLED if name == "label" else float("nan"),
             dimension_names=("chip", *dims[name], "y", "x"),
         )
+        for name, shape in {**shapes, "label": (size, size)}.items()
+    }
 
 
-def _flush(root: zarr.Group, batch: list[dict[str, NDArray[Any]]], end: int) -> None:
+def _flush(
+    arrays: dict[str, zarr.Array[Any]], batch: list[dict[str, NDArray[Any]]], end: int
+) -> None:
     """Write a shard's chips at once; a shard is never touched twice."""
     if not batch:
         return
     for name in batch[0]:
-        root[name][end - len(batch) : end] = np.stack([chip[name] for chip in batch])
+        arrays[name][end - len(batch) : end] = np.stack([chip[name] for chip in batch])
     batch.clear()
 
 
-def _finish(
-    root: zarr.Group, cube: xr.Dataset, index: _Index, spec: ChipSpec, legend: Legend, grid: Grid
-) -> None:
-    """Cut the arrays to the chips kept, write the index, last of all the description."""
-    count = len(index.row)
+def _resize(arrays: dict[str, zarr.Array[Any]], count: int) -> None:
+    """Cut the arrays to the chips kept; unlabelled ones were skipped."""
     if count == 0:
         raise ChipError("no chip has labelled pixels with data: check labels and cube overlap.")
-    for name in [n for n in ("s2", "s1", "label") if n in root]:
-        root[name].resize((count, *root[name].shape[1:]))
+    for array in arrays.values():
+        array.resize((count, *array.shape[1:]))
+
+
+def _write_index(
+    root: zarr.Group, cube: xr.Dataset, index: _Index, spec: ChipSpec, legend: Legend, grid: Grid
+) -> None:
+    """Write what is known of every chip, last of all the description of the store."""
     row, col = np.array(index.row), np.array(index.col)
     histogram = np.stack(index.histogram)
     side = spec.size * (spec.block or _default_block(row // spec.size, col // spec.size))
@@ -225,7 +235,7 @@ def _finish(
     root.create_array("histogram", data=histogram, dimension_names=("chip", "class"))
     root.attrs.update(_description(cube, spec, legend, grid, side))
     counts = ", ".join(f"{(split == i).sum()} {name}" for i, name in enumerate(SPLITS))
-    log.info("%d chips of %d pixels: %s", count, spec.size, counts)
+    log.info("%d chips of %d pixels: %s", len(row), spec.size, counts)
 
 
 def _default_block(row: NDArray[np.int64], col: NDArray[np.int64]) -> int:

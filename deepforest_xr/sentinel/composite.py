@@ -24,13 +24,14 @@ def median(values: xr.DataArray) -> xr.DataArray:
     DataArray[float32], dims without time
         The mean of the two middle values where their number is even, NaN where none is.
     """
-    return xr.apply_ufunc(
+    middle: xr.DataArray = xr.apply_ufunc(
         _median,
         values,
         input_core_dims=[["time"]],
         dask="parallelized",
         output_dtypes=["float32"],
     )
+    return middle
 
 
 def count(values: xr.DataArray) -> xr.DataArray:

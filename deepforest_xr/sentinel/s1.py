@@ -34,7 +34,8 @@ def to_db(power: xr.DataArray) -> xr.DataArray:
     -------
     DataArray[float32], dims and chunks of `power`, dB
     """
-    return (10.0 * np.log10(power.where(power > 0))).astype("float32")
+    decibel: xr.DataArray = 10.0 * xr.ufuncs.log10(power.where(power > 0))
+    return decibel.astype("float32")
 
 
 def from_db(decibel: xr.DataArray) -> xr.DataArray:
@@ -106,7 +107,7 @@ def fill_empty_months(power: xr.DataArray) -> xr.DataArray:
     -------
     DataArray[float32], dims and chunks of `power`
     """
-    filled = xr.apply_ufunc(
+    filled: xr.DataArray = xr.apply_ufunc(
         _fill_gaps,
         power,
         input_core_dims=[["month"]],

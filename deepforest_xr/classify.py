@@ -1,0 +1,388 @@
+"""A cube and a checkpoint to a lazy land-cover map.
+
+The cube is cut into blocks; each block is read with a halo of its neighbours' pixels, run
+through the network in one piece and trimmed. Blocks and halos are multiples of the
+network's stride of 32 and count from the cube's corner, so a pixel meets the same
+convolution grid whatever the blocks are; only at the true edge of the data are pixels
+reflected. No statistic is taken from the scene: the normalisation is the checkpoint's.
+
+In the graph stand a path and a checksum, never weights: each process loads a model once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from deepforest_xr.errors import BandMismatchError, ConfigError, ModelError, NoModelError
+from deepforest_xr.grid import Grid
+from deepforest_xr.legend import NODATA
+from deepforest_xr.models import Checkpoint, channel_names, entry
+from deepforest_xr.models.checkpoint import load
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from deepforest_xr.models.inputs import Standardisation
+
+log = logging.getLogger(__name__)
+
+MODEL_VARIABLE = "DEEPFOREST_XR_MODEL"
+STRIDE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What every block's function needs; small, it travels in the graph."""
+
+    path: str | None
+    """Folder of the checkpoint, None for one that lives in this process only."""
+
+    sha256: str
+    """Of the weights; verified when the folder is loaded."""
+
+    halo: int
+    """Pixels around a block."""
+
+    margin: tuple[int, int]
+    """Pixels around a block in its window along y and x: 0 on an axis of one block."""
+
+    device: str
+    """Torch device, "auto" decided where the block runs."""
+
+    with_probability: bool
+    """Whether the probability of every class is wanted."""
+
+
+def classify(
+    cube: xr.Dataset,
+    model: str | Path | Checkpoint | None = None,
+    *,
+    block: int = 512,
+    halo: int | None = None,
+    device: str = "auto",
+    probability: bool = False,
+) -> xr.Dataset:
+    """Map land cover; lazy, nothing is read or computed.
+
+    Parameters
+    ----------
+    cube : Dataset
+        From `open_cube`, or opened from its Zarr. Bands and months are taken by name.
+    model : path or Checkpoint, optional
+        Folder of a checkpoint, or a loaded one. Default: the folder that the environment
+        variable ``DEEPFOREST_XR_MODEL`` names. A model is never guessed.
+    block : int
+        Side of a block in pixels, a multiple of 32. Memory grows with its square.
+    halo : int, optional
+        Pixels around a block, a multiple of 32; default: the network's, measured so that
+        its edge does not show.
+    device : {"auto", "cpu", "cuda"}
+        "auto" takes CUDA where the block runs if there is one.
+    probability : bool
+        Also give the probability of every class.
+
+    Returns
+    -------
+    Dataset
+        ``lulc (y, x)`` uint8, codes of the model's legend, 0 where a Sentinel-2 band is
+        missing or the Sentinel-1 series is empty; ``confidence (y, x)`` uint8, highest
+        probability in percent, 0 where `lulc` is; with `probability` ``probability (class,
+        y, x)`` uint8 percent.
+
+    Raises
+    ------
+    NoModelError
+        If no model is given or configured.
+    BandMismatchError
+        If the cube lacks a channel of the model.
+    ModelError, ChecksumError
+        If the checkpoint cannot be used.
+    ConfigError
+        If `block` or `halo` is not a multiple of 32.
+    """
+    checkpoint, path = _resolve(model)
+    _require_multiple("block", block, smallest=STRIDE)
+    halo = entry(checkpoint.model).halo if halo is None else halo
+    _require_multiple("halo", halo, smallest=0)
+    if device not in {"auto", "cpu", "cuda"}:
+        raise ConfigError(f"device={device!r}; expected 'auto', 'cpu' or 'cuda'.")
+    grid = Grid.of(cube)
+    inputs = _select(cube, checkpoint)
+    chunks = {
+        "y": _block_sizes(grid.shape[0], max(block, halo), halo),
+        "x": _block_sizes(grid.shape[1], max(block, halo), halo),
+    }
+    _remember(checkpoint, path)
+    margin = (halo if len(chunks["y"]) > 1 else 0, halo if len(chunks["x"]) > 1 else 0)
+    task = _Task(path, checkpoint.sha256, halo, margin, device, probability)
+    template = _template(checkpoint, chunks, probability=probability)
+    result = xr.map_blocks(
+        _classify_block,
+        _with_halo(inputs, chunks, margin),
+        kwargs={"task": task},
+        template=template,
+    )
+    return _describe(result.assign_coords(grid.coords()), cube, checkpoint)
+
+
+def _resolve(model: str | Path | Checkpoint | None) -> tuple[Checkpoint, str | None]:
+    if isinstance(model, Checkpoint):
+        return model, None
+    folder = model or os.environ.get(MODEL_VARIABLE)
+    if not folder:
+        raise NoModelError(
+            "no model: pass classify(cube, model=FOLDER), or set the environment variable "
+            f"{MODEL_VARIABLE} to the folder of a checkpoint. A model is never guessed."
+        )
+    path = Path(folder).resolve()
+    return load(path), str(path)
+
+
+def _require_multiple(name: str, value: int, *, smallest: int) -> None:
+    if value < smallest or value % STRIDE:
+        raise ConfigError(
+            f"{name}={value} is not a multiple of {STRIDE} pixels, the network's stride, "
+            f"of at least {smallest}."
+        )
+
+
+def _select(cube: xr.Dataset, checkpoint: Checkpoint) -> xr.Dataset:
+    """Take the model's bands and months by name, in the model's order."""
+    if "s2" not in cube:
+        raise BandMismatchError(
+            f"the cube has {', '.join(map(str, cube.data_vars)) or 'no variables'}, expected `s2` "
+            "(band, y, x) as open_cube makes it."
+        )
+    bands = [str(b) for b in cube["band"].to_numpy()]
+    months = [int(m) for m in cube["month"].to_numpy()] if "s1" in cube else None
+    checkpoint.require_channels((*_radar_names(months), *bands))
+    wanted = [name for name in checkpoint.bands if name in bands]
+    inputs = xr.Dataset({"s2": cube["s2"].sel(band=wanted).transpose("band", "y", "x")})
+    if checkpoint.months:
+        radar = cube["s1"].sel(month=list(checkpoint.months), polarization=["vv", "vh"])
+        inputs["s1"] = radar.transpose("month", "polarization", "y", "x")
+    return inputs.drop_vars(list(inputs.coords))
+
+
+def _radar_names(months: list[int] | None) -> tuple[str, ...]:
+    return channel_names(months, ()) if months else ()
+
+
+def _block_sizes(length: int, block: int, halo: int) -> tuple[int, ...]:
+    """Whole blocks; a remainder shorter than the halo goes to the last one."""
+    sizes = [block] * (length // block)
+    rest = length - sum(sizes)
+    if sizes and 0 < rest < max(halo, STRIDE):
+        sizes[-1] += rest
+    elif rest:
+        sizes.append(rest)
+    return tuple(sizes)
+
+
+def _with_halo(
+    inputs: xr.Dataset, chunks: dict[str, tuple[int, ...]], margin: tuple[int, int]
+) -> xr.Dataset:
+    """Overlap the blocks; row and column numbers travel along, -1 beyond the data's edge."""
+    rows, cols = sum(chunks["y"]), sum(chunks["x"])
+    numbered = inputs.assign(
+        row=("y", da.arange(rows, chunks=(chunks["y"],))),
+        col=("x", da.arange(cols, chunks=(chunks["x"],))),
+    ).chunk({**dict.fromkeys(inputs.dims, -1), **chunks})
+    around = dict(zip(("y", "x"), margin, strict=True))
+    overlapped = {}
+    for name, array in numbered.data_vars.items():
+        depth = {i: around.get(str(d), 0) for i, d in enumerate(array.dims)}
+        outside = -1 if array.dtype.kind == "i" else np.nan
+        data = da.overlap.overlap(array.data, depth=depth, boundary=outside, allow_rechunk=False)
+        overlapped[name] = (array.dims, data)
+    return xr.Dataset(overlapped)
+
+
+def _template(
+    checkpoint: Checkpoint, chunks: dict[str, tuple[int, ...]], *, probability: bool
+) -> xr.Dataset:
+    plane = (chunks["y"], chunks["x"])
+    shape = tuple(map(sum, plane))
+    empty = da.zeros(shape, chunks=plane, dtype="uint8")
+    template = xr.Dataset({"lulc": (("y", "x"), empty), "confidence": (("y", "x"), empty)})
+    if probability:
+        classes = len(checkpoint.legend.classes)
+        stack = da.zeros((classes, *shape), chunks=((classes,), *plane), dtype="uint8")
+        template["probability"] = (("class", "y", "x"), stack)
+    return template
+
+
+def _classify_block(window: xr.Dataset, *, task: _Task) -> xr.Dataset:
+    """Classify one block from its window of pixels with halo, and trim."""
+    rows = _Span.of(window["row"].to_numpy(), task.halo, task.margin[0])
+    cols = _Span.of(window["col"].to_numpy(), task.halo, task.margin[1])
+    window = window.isel(y=slice(*rows.inside), x=slice(*cols.inside))
+    s2 = window["s2"].to_numpy()
+    s1 = window["s1"].to_numpy() if "s1" in window else None
+    loaded = _loaded(task)
+    core = (slice(*rows.core), slice(*cols.core))
+    valid = np.isfinite(s2[:, core[0], core[1]]).all(axis=0)
+    if s1 is not None:
+        valid &= np.isfinite(s1[..., core[0], core[1]]).any(axis=(0, 1))
+    if valid.any():
+        padded = [
+            None if a is None else _pad(a, rows.padding, cols.padding)
+            for a in loaded.standardisation.apply(s2, s1)
+        ]
+        share = loaded.predict(padded, task.device)
+        top, left = rows.padding[0] + core[0].start, cols.padding[0] + core[1].start
+        share = share[:, top : top + valid.shape[0], left : left + valid.shape[1]]
+    else:
+        share = np.zeros((len(loaded.codes), *valid.shape), dtype="float32")
+    return _as_map(share, valid, loaded.codes, with_probability=task.with_probability)
+
+
+def _as_map(
+    share: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    codes: NDArray[np.uint8],
+    *,
+    with_probability: bool,
+) -> xr.Dataset:
+    percent = np.where(valid, np.rint(share * 100), 0).astype("uint8")
+    lulc = np.where(valid, codes[share.argmax(axis=0)], NODATA).astype("uint8")
+    result = xr.Dataset(
+        {"lulc": (("y", "x"), lulc), "confidence": (("y", "x"), percent.max(axis=0))}
+    )
+    if with_probability:
+        result["probability"] = (("class", "y", "x"), percent)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Where a window lies along one axis."""
+
+    inside: tuple[int, int]
+    """The part of the window that lies on the data."""
+
+    core: tuple[int, int]
+    """The block, within that part."""
+
+    padding: tuple[int, int]
+    """Pixels to reflect before and after: the halo at the data's edge, up to a multiple of 32."""
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.int64], halo: int, margin: int) -> _Span:
+        on_data = np.flatnonzero(numbers >= 0)
+        first, end = int(on_data[0]), int(on_data[-1]) + 1
+        core = (margin - first, len(numbers) - margin - first)
+        before, after = halo - core[0], halo - (end - first - core[1])
+        after += -(before + end - first + after) % STRIDE
+        return cls((first, end), core, (before, after))
+
+
+def _pad(
+    array: NDArray[np.float32], rows: tuple[int, int], cols: tuple[int, int]
+) -> NDArray[np.float32]:
+    width = [(0, 0)] * (array.ndim - 2) + [rows, cols]
+    return np.pad(array, width, mode="symmetric") if any((*rows, *cols)) else array
+
+
+class _Loaded:
+    """A network ready to predict, once a process and device."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        from deepforest_xr.models.inputs import Standardisation
+
+        self.network = checkpoint.build()
+        self.codes = np.array(checkpoint.legend.codes, dtype="uint8")
+        self.standardisation: Standardisation = Standardisation(
+            np.array(checkpoint.mean, dtype="float32"),
+            np.array(checkpoint.std, dtype="float32"),
+            len(checkpoint.months or ()),
+            entry(checkpoint.model).is_two_branch,
+        )
+        # One forward at a time: torch uses all cores itself, memory stays that of one block.
+        self.lock = threading.Lock()
+
+    def predict(self, arrays: list[Any], device: str) -> NDArray[np.float32]:
+        """Class probabilities (class, y, x) of one padded window."""
+        import torch
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ModelError("device='cuda' but this worker sees no GPU: use 'auto' or 'cpu'.")
+        with self.lock, torch.inference_mode():
+            network = self.network.to(device)
+            inputs = [torch.from_numpy(np.ascontiguousarray(a))[None].to(device) for a in arrays]
+            logits = network(*inputs)[0]
+            share: NDArray[np.float32] = torch.softmax(logits.float(), dim=0).cpu().numpy()
+        return share
+
+
+_MODELS: dict[str, _Loaded] = {}
+_CHECKPOINTS: dict[str, Checkpoint] = {}
+_LOCK = threading.Lock()
+
+
+def _remember(checkpoint: Checkpoint, path: str | None) -> None:
+    """Keep a checkpoint without a folder where this process's blocks find it."""
+    if path is None:
+        _CHECKPOINTS[_identity(checkpoint)] = checkpoint
+
+
+def _identity(checkpoint: Checkpoint) -> str:
+    return checkpoint.sha256
+
+
+def _loaded(task: _Task) -> _Loaded:
+    with _LOCK:
+        if task.sha256 not in _MODELS:
+            _MODELS[task.sha256] = _Loaded(_find(task))
+        return _MODELS[task.sha256]
+
+
+def _find(task: _Task) -> Checkpoint:
+    if task.path is None:
+        try:
+            return _CHECKPOINTS[task.sha256]
+        except KeyError:
+            raise ModelError(
+                "the checkpoint lives in another process: save it and classify with its folder, "
+                "which this worker must be able to read."
+            ) from None
+    checkpoint = load(task.path)
+    if checkpoint.sha256 != task.sha256:
+        raise ModelError(
+            f"{task.path} was replaced since the map was planned: its weights are "
+            f"{checkpoint.sha256[:12]}, expected {task.sha256[:12]}. Classify again."
+        )
+    return checkpoint
+
+
+def _describe(result: xr.Dataset, cube: xr.Dataset, checkpoint: Checkpoint) -> xr.Dataset:
+    result["lulc"].attrs = {
+        "long_name": "land use and land cover",
+        **checkpoint.legend.attrs(),
+        "nodata": NODATA,
+        "grid_mapping": "spatial_ref",
+    }
+    result["confidence"].attrs = {
+        "long_name": "highest class probability",
+        "units": "percent",
+        "grid_mapping": "spatial_ref",
+    }
+    if "probability" in result:
+        result = result.assign_coords({"class": checkpoint.legend.names})
+        result["probability"].attrs = {"long_name": "class probability", "units": "percent"}
+    kept = {k: v for k, v in cube.attrs.items() if isinstance(v, str | int | float)}
+    result.attrs = {**kept, "model": checkpoint.model, "model_sha256": checkpoint.sha256}
+    if checkpoint.provenance.get("chips", {}).get("cube", {}).get("simulated"):
+        result.attrs["simulated"] = "true"
+    return result

@@ -1,0 +1,460 @@
+"""The command ``deepforest-xr``: one sub-command a stage, each a call of the library.
+
+Exit codes: 0 done, 1 something went wrong (one line says what), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deepforest_xr.errors import DeepForestError, ReadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pystac
+    import xarray as xr
+
+    from deepforest_xr.accuracy import Report
+
+app = typer.Typer(
+    help="Land use and land cover of the Amazon from Sentinel-1 and Sentinel-2.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out_console = Console()
+err_console = Console(stderr=True)
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Collection = Annotated[
+    int | None, typer.Option(help="MapBiomas collection of the label codes (4, 5, 8, 9, 10).")
+]
+LegendFile = Annotated[
+    Path | None, typer.Option("--legend", help="CSV (code, name, color) of other label codes.")
+]
+LabelBand = Annotated[int | None, typer.Option(help="Band of the label raster, from 1.")]
+Dataset = Annotated[str | None, typer.Option(help="S2, S1TsS2_7 (June to December) or S1TsS2_12.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors are one line unless ``--debug`` is among the arguments."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    try:
+        app([w for w in words if w != "--debug"], prog_name="deepforest-xr")
+    except DeepForestError as error:
+        _fail(str(error), error, debug=debug)
+    except Exception as error:
+        _fail(
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} "
+            "(--debug shows where; please report it)",
+            error,
+            debug=debug,
+        )
+
+
+def _fail(line: str, error: Exception, *, debug: bool) -> None:
+    if debug:
+        raise error
+    err_console.print(f"error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise SystemExit(1)
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    del debug  # taken out of the arguments before typer sees them
+    logger = logging.getLogger("deepforest_xr")
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    if not logger.handlers:
+        handler = RichHandler(console=err_console, show_time=False, show_path=False)
+        logger.addHandler(handler)
+
+
+@app.command()
+def search(
+    source: Annotated[
+        str,
+        typer.Argument(help="planetary-computer, earth-search, an API's URL, or items on disk."),
+    ],
+    out: Annotated[Path, typer.Option(help="Where to freeze the items: .parquet or .json.")],
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="West south east north, degrees.", metavar="W S E N"),
+    ] = None,
+    year: Annotated[int | None, typer.Option(help="A whole year.")] = None,
+    datetime: Annotated[
+        str | None, typer.Option(help="2018-06-01/2018-08-31, 2018-06, ...")
+    ] = None,
+    collection: Annotated[
+        list[str] | None, typer.Option(help="Collection id; may be given again.")
+    ] = None,
+    max_cloud_cover: Annotated[float | None, typer.Option(help="Percent, Sentinel-2.")] = None,
+) -> None:
+    """Find scenes and freeze the answer.
+
+    Example: `deepforest-xr search planetary-computer --bbox -55.2 -8.6 -55.0 -8.4 --year 2018
+    --out items.parquet`
+    """
+    import deepforest_xr as dfx
+
+    with err_console.status("Searching"):
+        items = dfx.search(
+            source,
+            bbox=bbox,
+            year=year,
+            datetime=datetime,
+            collections=collection,
+            max_cloud_cover=max_cloud_cover,
+        )
+    dfx.write_items(items, out)
+    out_console.print(_items_table(list(items)))
+    _say(f"{len(items)} scenes written to {out}")
+
+
+@app.command()
+def cube(
+    items: Annotated[Path, typer.Argument(help="Items on disk, from `search`.")],
+    out: Annotated[Path, typer.Option(help="Zarr store to write.")],
+    crs: Annotated[str, typer.Option(help="CRS of the grid, for example EPSG:32721.")],
+    bounds: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="Left bottom right top in units of the CRS.", metavar="L B R T"),
+    ] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="West south east north in degrees instead.", metavar="W S E N"),
+    ] = None,
+    resolution: Annotated[float, typer.Option(help="Pixel size in units of the CRS.")] = 10,
+    dataset: Dataset = None,
+    month: Annotated[
+        list[int] | None, typer.Option(help="Sentinel-1 month instead of a dataset, repeated.")
+    ] = None,
+    resampling: Annotated[
+        str, typer.Option(help="nearest, bilinear, cubic or average.")
+    ] = "nearest",
+    overwrite: Overwrite = False,
+) -> None:
+    """Build the cube of a grid and write it as Zarr.
+
+    Example: `deepforest-xr cube items.parquet --crs EPSG:32721 --bbox -55.2 -8.6 -55.0 -8.4
+    --dataset S1TsS2_7 --out cube.zarr`
+    """
+    import deepforest_xr as dfx
+
+    if (bounds is None) == (bbox is None):
+        raise typer.BadParameter("give either --bounds or --bbox.")
+    if bounds is not None:
+        grid = dfx.Grid.from_bounds(bounds, crs=crs, resolution=resolution)
+    else:
+        grid = dfx.Grid.from_lonlat(bbox or (0, 0, 0, 0), crs=crs, resolution=resolution)
+    lazy = dfx.open_cube(
+        dfx.read_items(items), grid=grid, dataset=dataset, months=month, resampling=resampling
+    )
+    with _bar("Cube") as progress:
+        dfx.write_zarr(lazy, out, overwrite=overwrite, progress=progress)
+    _say(f"{grid.describe()} written to {out}")
+
+
+@app.command()
+def chips(
+    cube: Annotated[Path, typer.Argument(help="Zarr store from `cube`.")],
+    labels: Annotated[Path, typer.Argument(help="Label raster, for example MapBiomas.")],
+    out: Annotated[Path, typer.Option(help="Zarr store to write.")],
+    collection: Collection = None,
+    legend: LegendFile = None,
+    band: LabelBand = None,
+    size: Annotated[int, typer.Option(help="Side of a chip in pixels, a multiple of 32.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Cut training chips and split them by spatial blocks.
+
+    Example: `deepforest-xr chips cube.zarr mapbiomas.tif --collection 8 --out chips.zarr`
+    """
+    import deepforest_xr as dfx
+
+    opened = _open(cube)
+    aligned = _labels(labels, opened, collection, legend, band)
+    with _bar("Chips") as progress:
+        dfx.write_chips(
+            opened,
+            aligned,
+            out,
+            spec=dfx.ChipSpec(size=size, seed=seed),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    store = dfx.open_chips(out)
+    counts = ", ".join(f"{len(store.indices(s))} {s}" for s in ("train", "validation", "test"))
+    _say(f"{len(store.split)} chips of {size} pixels ({counts}) written to {out}")
+
+
+@app.command()
+def train(
+    chips: Annotated[Path, typer.Argument(help="Zarr store from `chips`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues.")],
+    model: Annotated[
+        str, typer.Option(help="deepforest-1b, deepforest-2b or u-net.")
+    ] = "deepforest-1b",
+    epochs: Annotated[int, typer.Option(help="At most.")] = 100,
+    batch: Annotated[int, typer.Option(help="Chips a step.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without a better validation accuracy before stopping.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train a network; ends in `OUT/checkpoint`.
+
+    Example: `deepforest-xr train chips.zarr --model deepforest-1b --out runs/df1b`
+    """
+    import deepforest_xr as dfx
+
+    settings = dfx.TrainSettings(
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        patience=patience,
+        seed=seed,
+        device=device,
+    )
+    checkpoint = dfx.train(chips, model=model, out=out, settings=settings)
+    _say(f"checkpoint written to {checkpoint}, curve to {out / 'curve.png'}")
+
+
+@app.command()
+def classify(
+    cube: Annotated[Path, typer.Argument(help="Zarr store from `cube`.")],
+    out: Annotated[Path, typer.Option(help="Zarr store of the map.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint; default: $DEEPFOREST_XR_MODEL.")
+    ] = None,
+    cog: Annotated[
+        Path | None, typer.Option(help="Also a GeoTIFF, with its STAC item beside it.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also a quick-look PNG.")] = None,
+    block: Annotated[int, typer.Option(help="Side of a block in pixels.")] = 512,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Classify a cube to a land-cover map.
+
+    Example: `deepforest-xr classify cube.zarr --model runs/df1b/checkpoint --out map.zarr
+    --cog map.tif --picture map.png`
+    """
+    import deepforest_xr as dfx
+
+    opened = _open(cube)
+    lulc = dfx.classify(opened, model, block=block, device=device)
+    with _bar("Map") as progress:
+        dfx.write_zarr(lulc, out, overwrite=overwrite, progress=progress)
+    written = _open(out)
+    if cog is not None:
+        dfx.write_cog(written, cog, overwrite=overwrite)
+        start, end = str(opened.attrs["s2_period"]).split("/")
+        item = cog.with_suffix(".json")
+        dfx.write_stac_item(
+            written, item, assets={"lulc": cog}, start=start, end=end, overwrite=overwrite
+        )
+    if picture is not None:
+        dfx.write_picture(written, picture, overwrite=overwrite)
+    _say("map written to " + ", ".join(str(p) for p in (out, cog, picture) if p is not None))
+
+
+@app.command()
+def assess(
+    map_: Annotated[Path, typer.Argument(metavar="MAP", help="Zarr store from `classify`.")],
+    reference: Annotated[Path, typer.Argument(help="Label raster.")],
+    collection: Collection = None,
+    legend: LegendFile = None,
+    band: LabelBand = None,
+    chips: Annotated[
+        Path | None, typer.Option(help="Chips of the training: only their test blocks count.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Report to write: .md or .json.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Confusion matrix as PNG.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score a map against a label raster.
+
+    Example: `deepforest-xr assess map.zarr mapbiomas.tif --collection 8 --chips chips.zarr
+    --out report.md`
+    """
+    import numpy as np
+    import xarray as xr
+
+    import deepforest_xr as dfx
+
+    lulc = _open(map_)
+    aligned = _labels(reference, lulc, collection, legend, band)
+    mask, majority = None, None
+    if chips is not None:
+        store = dfx.open_chips(chips)
+        mask = xr.DataArray(store.mask("test", aligned.shape), dims=("y", "x"))
+        majority = store.legend.codes[int(np.argmax(store.class_counts("train")))]
+    with err_console.status("Counting"):
+        report = dfx.assess(lulc, aligned, mask=mask, majority_class=majority)
+    if out is not None:
+        dfx.write_report(report, out, overwrite=overwrite)
+    if picture is not None:
+        dfx.write_confusion_picture(report, picture, overwrite=overwrite)
+    out_console.print(_scores_table(report))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("demo"),
+    items: Annotated[
+        Path | None, typer.Option(help="Real items on disk; default: simulated scenes.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Label raster; default: labels/<site>.tif by the items.")
+    ] = None,
+    legend: LegendFile = None,
+    collection: Collection = None,
+    site: Annotated[str | None, typer.Option(help="Property `site` of the items.")] = None,
+    datetime: Annotated[
+        str | None, typer.Option(help="Period; default: the last twelve whole months.")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="S2, S1TsS2_7, S1TsS2_12; default: S2 and the S1 months that exist."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Network.")] = "deepforest-1b",
+    size: Annotated[int, typer.Option(help="Side of the simulated scene in pixels.")] = 512,
+    chip: Annotated[int | None, typer.Option(help="Side of a chip in pixels.")] = None,
+    epochs: Annotated[int, typer.Option(help="At most.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of simulation, split and training.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run the whole path: scenes, cube, labels, chips, training, map, scores.
+
+    Example: `deepforest-xr demo --out demo`, or on real scenes `deepforest-xr demo --items
+    items.json --labels labels.tif --legend legend.csv --out demo-real`
+    """
+    from deepforest_xr.demo import DemoSettings, run_demo
+
+    settings = DemoSettings(
+        items=_text(items),
+        labels=_text(labels),
+        legend=_text(legend),
+        collection=collection,
+        site=site,
+        datetime=datetime,
+        dataset=dataset,
+        model=model,
+        size=size,
+        chip=chip,
+        epochs=epochs,
+        seed=seed,
+    )
+    result = run_demo(out, settings, overwrite=overwrite, stage=_bar)
+    for title, report in (("labels", result.report), ("clean truth", result.truth)):
+        if report is not None:
+            out_console.print(_scores_table(report, title=f"Held-out blocks against the {title}"))
+    _say(f"{out / 'map.zarr'}, {out / 'map.tif'}, {out / 'map.png'}, {out / 'report.md'}")
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for a stage; without a terminal only its title and end are printed."""
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    if not err_console.is_terminal or title.startswith("Training"):
+        # Training draws its own bar.
+        _note(title)
+        yield lambda _done, _total: None
+        return
+    with Progress(*columns, console=err_console) as progress:
+        task = progress.add_task(title, total=None)
+
+        def update(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield update
+        total = progress.tasks[0].total or 1
+        progress.update(task, completed=total, total=total)
+
+
+def _labels(
+    path: Path, like: xr.Dataset, collection: int | None, legend: Path | None, band: int | None
+) -> xr.DataArray:
+    import deepforest_xr as dfx
+
+    if (collection is None) == (legend is None):
+        raise typer.BadParameter("give either --collection (MapBiomas) or --legend (CSV).")
+    classes = None if legend is None else dfx.Legend.from_csv(legend, raster=path.name)
+    return dfx.align_labels(path, like=like, collection=collection, legend=classes, band=band)
+
+
+def _open(path: Path) -> xr.Dataset:
+    import xarray as xr
+
+    if not path.exists():
+        raise ReadError(f"{str(path)!r} does not exist: give a Zarr store that this tool wrote.")
+    try:
+        opened: xr.Dataset = xr.open_zarr(path)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ReadError(f"{str(path)!r} cannot be opened as Zarr: {reason}.") from error
+    return opened
+
+
+def _items_table(items: list[pystac.Item]) -> Table:
+    table = Table("collection", "scenes", "first", "last", box=None, header_style="bold")
+    for name in sorted({i.collection_id or "" for i in items}):
+        days = sorted(str(i.datetime)[:10] for i in items if (i.collection_id or "") == name)
+        table.add_row(name, str(len(days)), days[0], days[-1])
+    return table
+
+
+def _scores_table(report: Report, *, title: str | None = None) -> Table:
+    scores = report.scores
+    name = f"{title or 'Accuracy'}{' (simulated)' if report.simulated else ''}"
+    table = Table("", "", title=name, box=None, show_header=False, title_justify="left")
+    rows: dict[str, Any] = {
+        "overall accuracy": f"{scores.overall_accuracy:.1%}",
+        "majority-class baseline": f"{scores.majority_baseline:.1%}",
+        "macro F1": f"{scores.macro_f1:.1%}",
+        "mean IoU": f"{scores.mean_iou:.1%}",
+        "pixels": f"{scores.pixels:,}",
+    }
+    for key, value in rows.items():
+        table.add_row(key, value)
+    return table
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _say(line: str) -> None:
+    out_console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _note(line: str) -> None:
+    err_console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

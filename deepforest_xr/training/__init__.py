@@ -1,0 +1,6 @@
+"""Chips to a checkpoint, with Lightning; needs the extra `train`."""
+
+from deepforest_xr.training.settings import TrainSettings
+from deepforest_xr.training.train import train
+
+__all__ = ["TrainSettings", "train"]
