@@ -1,0 +1,45 @@
+"""Run the benchmarks and write what was measured to docs/benchmarks.md."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import classify, composite, cube
+from benchmarks.measure import machine
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+def main():
+    results = []
+    for module in (composite, cube, classify):
+        for result in module.run():
+            results.append(result)
+            print(f"{result.what}: {result.ratio:.2f} x {result.peer}")
+    PAGE.write_text(page(results), encoding="utf-8")
+    print(f"written to {PAGE}")
+
+
+def page(results):
+    """The page, with the command that gives it."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "`make bench` writes this page. A ratio is the peer's time over ours, both medians of",
+        "turns in one run: above 1 we are faster. Nothing here is a timed test.",
+        "",
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}.",
+        "",
+        "| what | ours | peer | ours, s | peer, s | ratio |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r.what} | {r.ours} | {r.peer} | {r.ours_seconds:.2f} | {r.peer_seconds:.2f} "
+        f"| {r.ratio:.2f} |"
+        for r in results
+    ]
+    lines += ["", *(f"- {r.what}: {r.note}." for r in results), ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
