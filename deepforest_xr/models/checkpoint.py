@@ -147,6 +147,13 @@ class Checkpoint:
             state_dict=weights,
         )
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that decides a map: weights, network, inputs, normalisation, legend."""
+        free = {"library", "provenance"}
+        card = {key: value for key, value in self._card().items() if key not in free}
+        return _digest(json.dumps(card | {"sha256": self.sha256}, sort_keys=True).encode())
+
     def build(self) -> Network:
         """Build the network with these weights, in eval mode, on the CPU.
 

@@ -56,7 +56,7 @@ class DeepForest1b(TwoScaleFusion):
 
     References
     ----------
-    Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000, section 2.3.
+    Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000.
     """
 
     feature_channels = 128

@@ -71,7 +71,7 @@ class DeepForest2b(TwoBranchNetwork):
 
     References
     ----------
-    Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000, section 2.3.
+    Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000.
     """
 
     def __init__(
