@@ -3,8 +3,10 @@
 The cube is cut into blocks; each block is read with a halo of its neighbours' pixels, run
 through the network in one piece and trimmed. Blocks and halos are multiples of the
 network's stride of 32 and count from the cube's corner, so a pixel meets the same
-convolution grid whatever the blocks are; only at the true edge of the data are pixels
-reflected. No statistic is taken from the scene: the normalisation is the checkpoint's.
+convolution grid whatever the blocks are, and a block at the edge of the data ends where
+the data end: the map is that of one pass over the whole cube. Pixels are reflected only
+to fill up the last 32. No statistic is taken from the scene: the normalisation is the
+checkpoint's.
 
 In the graph stand a path and a checksum, never weights: each process loads a model once.
 """
@@ -46,11 +48,8 @@ class _Task:
     path: str | None
     """Folder of the checkpoint, None for one that lives in this process only."""
 
-    sha256: str
-    """Of the weights; verified when the folder is loaded."""
-
-    halo: int
-    """Pixels around a block."""
+    identity: str
+    """Of the checkpoint, its card included; verified when the folder is loaded."""
 
     margin: tuple[int, int]
     """Pixels around a block in its window along y and x: 0 on an axis of one block."""
@@ -81,7 +80,8 @@ def classify(
         Folder of a checkpoint, or a loaded one. Default: the folder that the environment
         variable ``DEEPFOREST_XR_MODEL`` names. A model is never guessed.
     block : int
-        Side of a block in pixels, a multiple of 32. Memory grows with its square.
+        Side of a block in pixels, a multiple of 32, at least the halo. Memory grows with the
+        square of block and twice the halo.
     halo : int, optional
         Pixels around a block, a multiple of 32; default: the network's, measured so that
         its edge does not show.
@@ -123,7 +123,7 @@ def classify(
     }
     _remember(checkpoint, path)
     margin = (halo if len(chunks["y"]) > 1 else 0, halo if len(chunks["x"]) > 1 else 0)
-    task = _Task(path, checkpoint.sha256, halo, margin, device, probability)
+    task = _Task(path, checkpoint.identity, margin, device, probability)
     template = _template(checkpoint, chunks, probability=probability)
     result = xr.map_blocks(
         _classify_block,
@@ -163,8 +163,7 @@ def _select(cube: xr.Dataset, checkpoint: Checkpoint) -> xr.Dataset:
             "(band, y, x) as open_cube makes it."
         )
     bands = [str(b) for b in cube["band"].to_numpy()]
-    months = [int(m) for m in cube["month"].to_numpy()] if "s1" in cube else None
-    checkpoint.require_channels((*_radar_names(months), *bands))
+    checkpoint.require_channels((*_radar_names(cube), *bands))
     wanted = [name for name in checkpoint.bands if name in bands]
     inputs = xr.Dataset({"s2": cube["s2"].sel(band=wanted).transpose("band", "y", "x")})
     if checkpoint.months:
@@ -173,8 +172,12 @@ def _select(cube: xr.Dataset, checkpoint: Checkpoint) -> xr.Dataset:
     return inputs.drop_vars(list(inputs.coords))
 
 
-def _radar_names(months: list[int] | None) -> tuple[str, ...]:
-    return channel_names(months, ()) if months else ()
+def _radar_names(cube: xr.Dataset) -> list[str]:
+    if "s1" not in cube:
+        return []
+    months = [int(m) for m in cube["month"].to_numpy()]
+    there = {str(p) for p in cube["polarization"].to_numpy()}
+    return [name for name in channel_names(months, ()) if name.split("_")[0] in there]
 
 
 def _block_sizes(length: int, block: int, halo: int) -> tuple[int, ...]:
@@ -223,8 +226,8 @@ def _template(
 
 def _classify_block(window: xr.Dataset, *, task: _Task) -> xr.Dataset:
     """Classify one block from its window of pixels with halo, and trim."""
-    rows = _Span.of(window["row"].to_numpy(), task.halo, task.margin[0])
-    cols = _Span.of(window["col"].to_numpy(), task.halo, task.margin[1])
+    rows = _Span.of(window["row"].to_numpy(), task.margin[0])
+    cols = _Span.of(window["col"].to_numpy(), task.margin[1])
     window = window.isel(y=slice(*rows.inside), x=slice(*cols.inside))
     s2 = window["s2"].to_numpy()
     s1 = window["s1"].to_numpy() if "s1" in window else None
@@ -234,13 +237,9 @@ def _classify_block(window: xr.Dataset, *, task: _Task) -> xr.Dataset:
     if s1 is not None:
         valid &= np.isfinite(s1[..., core[0], core[1]]).any(axis=(0, 1))
     if valid.any():
-        padded = [
-            None if a is None else _pad(a, rows.padding, cols.padding)
-            for a in loaded.standardisation.apply(s2, s1)
-        ]
+        padded = [_pad(a, rows.padding, cols.padding) for a in loaded.standardisation.apply(s2, s1)]
         share = loaded.predict(padded, task.device)
-        top, left = rows.padding[0] + core[0].start, cols.padding[0] + core[1].start
-        share = share[:, top : top + valid.shape[0], left : left + valid.shape[1]]
+        share = share[:, core[0], core[1]]
     else:
         share = np.zeros((len(loaded.codes), *valid.shape), dtype="float32")
     return _as_map(share, valid, loaded.codes, with_probability=task.with_probability)
@@ -273,24 +272,20 @@ class _Span:
     core: tuple[int, int]
     """The block, within that part."""
 
-    padding: tuple[int, int]
-    """Pixels to reflect before and after: the halo at the data's edge, up to a multiple of 32."""
+    padding: int
+    """Pixels to reflect at the end, up to a multiple of 32."""
 
     @classmethod
-    def of(cls, numbers: NDArray[np.int64], halo: int, margin: int) -> _Span:
+    def of(cls, numbers: NDArray[np.int64], margin: int) -> _Span:
         on_data = np.flatnonzero(numbers >= 0)
         first, end = int(on_data[0]), int(on_data[-1]) + 1
         core = (margin - first, len(numbers) - margin - first)
-        before, after = halo - core[0], halo - (end - first - core[1])
-        after += -(before + end - first + after) % STRIDE
-        return cls((first, end), core, (before, after))
+        return cls((first, end), core, -(end - first) % STRIDE)
 
 
-def _pad(
-    array: NDArray[np.float32], rows: tuple[int, int], cols: tuple[int, int]
-) -> NDArray[np.float32]:
-    width = [(0, 0)] * (array.ndim - 2) + [rows, cols]
-    return np.pad(array, width, mode="symmetric") if any((*rows, *cols)) else array
+def _pad(array: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.float32]:
+    width = [(0, 0)] * (array.ndim - 2) + [(0, rows), (0, cols)]
+    return np.pad(array, width, mode="symmetric") if rows or cols else array
 
 
 class _Loaded:
@@ -334,34 +329,30 @@ _LOCK = threading.Lock()
 def _remember(checkpoint: Checkpoint, path: str | None) -> None:
     """Keep a checkpoint without a folder where this process's blocks find it."""
     if path is None:
-        _CHECKPOINTS[_identity(checkpoint)] = checkpoint
-
-
-def _identity(checkpoint: Checkpoint) -> str:
-    return checkpoint.sha256
+        _CHECKPOINTS[checkpoint.identity] = checkpoint
 
 
 def _loaded(task: _Task) -> _Loaded:
     with _LOCK:
-        if task.sha256 not in _MODELS:
-            _MODELS[task.sha256] = _Loaded(_find(task))
-        return _MODELS[task.sha256]
+        if task.identity not in _MODELS:
+            _MODELS[task.identity] = _Loaded(_find(task))
+        return _MODELS[task.identity]
 
 
 def _find(task: _Task) -> Checkpoint:
     if task.path is None:
         try:
-            return _CHECKPOINTS[task.sha256]
+            return _CHECKPOINTS[task.identity]
         except KeyError:
             raise ModelError(
                 "the checkpoint lives in another process: save it and classify with its folder, "
                 "which this worker must be able to read."
             ) from None
     checkpoint = load(task.path)
-    if checkpoint.sha256 != task.sha256:
+    if checkpoint.identity != task.identity:
         raise ModelError(
-            f"{task.path} was replaced since the map was planned: its weights are "
-            f"{checkpoint.sha256[:12]}, expected {task.sha256[:12]}. Classify again."
+            f"{task.path} was replaced since the map was planned: the checkpoint is "
+            f"{checkpoint.identity[:12]}, expected {task.identity[:12]}. Classify again."
         )
     return checkpoint
 

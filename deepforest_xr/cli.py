@@ -334,12 +334,17 @@ def demo(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="S2, S1TsS2_7, S1TsS2_12; default: S2 and the S1 months that exist."),
+        typer.Option(
+            help="S2, S1TsS2_7, S1TsS2_12; default: S1TsS2_7 if simulated, else S2 and the S1 "
+            "months that exist."
+        ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Network.")] = "deepforest-1b",
+    model: Annotated[
+        str, typer.Option(help="u-net, deepforest-1b or deepforest-2b (they take longer).")
+    ] = "u-net",
     size: Annotated[int, typer.Option(help="Side of the simulated scene in pixels.")] = 512,
     chip: Annotated[int | None, typer.Option(help="Side of a chip in pixels.")] = None,
-    epochs: Annotated[int, typer.Option(help="At most.")] = 12,
+    epochs: Annotated[int, typer.Option(help="At most.")] = 30,
     seed: Annotated[int, typer.Option(help="Of simulation, split and training.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:

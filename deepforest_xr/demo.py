@@ -91,10 +91,11 @@ class DemoSettings:
     """Period; default: the last twelve months of the items."""
 
     dataset: str | None = None
-    """S2, S1TsS2_7 or S1TsS2_12; default: Sentinel-2 with the Sentinel-1 months that exist."""
+    """S2, S1TsS2_7 or S1TsS2_12; default: S1TsS2_7 on simulated scenes, on others Sentinel-2
+    with the Sentinel-1 months that exist."""
 
-    model: str = "deepforest-1b"
-    """Network."""
+    model: str = "u-net"
+    """Network; the small one learns most in minutes on a CPU."""
 
     size: int = 512
     """Side of the simulated scene in pixels."""
@@ -102,8 +103,11 @@ class DemoSettings:
     chip: int | None = None
     """Side of a chip in pixels; default: 64, or 32 on areas below 320 pixels."""
 
-    epochs: int = 12
+    epochs: int = 30
     """Epochs at most."""
+
+    batch: int = 4
+    """Chips a step; few, because a small area has few chips."""
 
     learning_rate: float = 1e-3
     """Of Adam; ten times the paper's, because a demo has few steps."""
@@ -338,7 +342,8 @@ def _find_legend(labels: Path, settings: DemoSettings) -> Legend:
 def _cube(out: Path, area: _Area, settings: DemoSettings, progress: Progress | None) -> xr.Dataset:
     path = out / "cube.zarr"
     if not path.exists():
-        months = _months(area.items, settings.dataset)
+        simulated = settings.items is None
+        months = _months(area.items, settings.dataset or ("S1TsS2_7" if simulated else None))
         optical = [i for i in area.items if (i.collection_id or "").startswith("sentinel-2")]
         bands = [b for b in s2.BANDS if all(asset_for(i, b) is not None for i in optical)]
         if len(bands) < len(s2.BANDS):
@@ -382,7 +387,10 @@ def _train(out: Path, settings: DemoSettings) -> Path:
         model=settings.model,
         out=out / "run",
         settings=TrainSettings(
-            epochs=settings.epochs, learning_rate=settings.learning_rate, seed=settings.seed
+            epochs=settings.epochs,
+            batch=settings.batch,
+            learning_rate=settings.learning_rate,
+            seed=settings.seed,
         ),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -71,7 +72,12 @@ class Grid:
         ConfigError
             If `crs` is unknown.
         """
-        left, bottom, right, top = (float(edge) for edge in bounds)
+        try:
+            left, bottom, right, top = (float(edge) for edge in bounds)
+        except (TypeError, ValueError) as error:
+            raise GridError(
+                f"bounds={bounds!r} are not four numbers: left, bottom, right, top."
+            ) from error
         xres, yres = resolution if isinstance(resolution, tuple) else (resolution, resolution)
         if not (left < right and bottom < top):
             raise GridError(
@@ -213,6 +219,7 @@ def parse_crs(crs: Any) -> CRS:
         ) from error
 
 
+@lru_cache(maxsize=4096)  # the bands of a scene share their box, a year of scenes a few
 def transform_bounds(bounds: Bounds, source: Any, target: Any) -> Bounds:
     """Smallest box in `target` around `bounds` of `source`, edges densified."""
     transformer = Transformer.from_crs(parse_crs(source), parse_crs(target), always_xy=True)

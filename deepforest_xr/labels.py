@@ -20,6 +20,7 @@ from deepforest_xr.legend import UNLABELLED, Crosswalk, Legend, identity, mapbio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pyproj import CRS
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +125,7 @@ def _inspect(path: str, grid: Grid, band: int | None) -> dict[str, Any]:
             if band is not None and not 1 <= band <= source.count:
                 raise ConfigError(f"{path} has bands 1 to {source.count}, not {band}.")
             crs = parse_crs(source.crs.to_wkt())
-            bounds = transform_bounds(tuple(source.bounds), crs, grid.crs)
-            _require_overlap(path, bounds, grid)
+            _require_overlap(path, tuple(source.bounds), crs, grid)
             simulated = "simulated" in str(source.tags().get("TIFFTAG_IMAGEDESCRIPTION", ""))
             ratio = _pixel_ratio(grid, crs, source.res)
     except RasterioError as error:
@@ -134,12 +134,13 @@ def _inspect(path: str, grid: Grid, band: int | None) -> dict[str, Any]:
     return {"band": band or 1, "ratio": ratio, "simulated": simulated}
 
 
-def _require_overlap(path: str, bounds: Bounds, grid: Grid) -> None:
-    left, bottom, right, top = grid.bounds
+def _require_overlap(path: str, bounds: Bounds, crs: CRS, grid: Grid) -> None:
+    # In the raster's CRS: the corners of a world map have no place in a UTM zone.
+    left, bottom, right, top = here = transform_bounds(grid.bounds, grid.crs, crs)
     if bounds[0] >= right or bounds[2] <= left or bounds[1] >= top or bounds[3] <= bottom:
         raise LabelError(
-            f"label raster {path} covers {_rounded(bounds)}, the cube {_rounded(grid.bounds)} "
-            f"(left, bottom, right, top in {grid.crs.name}): they do not overlap. "
+            f"label raster {path} covers {_rounded(bounds)}, the cube {_rounded(here)} "
+            f"(left, bottom, right, top in {crs.name}): they do not overlap. "
             "Take the raster of this area."
         )
 
@@ -171,37 +172,43 @@ def _read_block(
     block_info: Any = None,
 ) -> NDArray[np.uint8]:
     import rasterio
+    from affine import Affine
     from rasterio.enums import Resampling
     from rasterio.errors import RasterioError
-    from rasterio.vrt import WarpedVRT
-    from rasterio.windows import Window
+    from rasterio.warp import reproject
 
     from deepforest_xr.reader import TOLERANCE
 
     (top, bottom), (left, right) = block_info[None]["array-location"]
-    window = Window(left, top, right - left, bottom - top)
+    # One band by itself: of four bands of bytes GDAL takes the last for transparency.
+    values = np.full((bottom - top, right - left), np.nan, dtype="float64")
     try:
-        with (
-            rasterio.open(path) as source,
-            WarpedVRT(
-                source,
-                crs=grid.crs.to_wkt(),
-                transform=grid.transform,
-                height=grid.shape[0],
-                width=grid.shape[1],
+        with rasterio.open(path) as source:
+            reproject(
+                rasterio.band(source, band),
+                values,
+                src_nodata=source.nodata,
+                dst_crs=grid.crs.to_wkt(),
+                dst_transform=grid.transform @ Affine.translation(left, top),
+                dst_nodata=np.nan,
                 resampling=Resampling[method],
-                add_alpha=source.nodata is None,
                 tolerance=TOLERANCE,
-            ) as vrt,
-        ):
-            values = vrt.read(band, window=window)
-            valid = vrt.read_masks(band, window=window) > 0
+            )
     except RasterioError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise ReadError(f"label raster {path} cannot be read: {reason}.") from error
+    return _translate(values, path, crosswalk)
+
+
+def _translate(values: NDArray[np.float64], path: str, crosswalk: Crosswalk) -> NDArray[np.uint8]:
+    """Codes of the legend; NaN is unlabelled, a fraction is an error."""
+    valid = np.isfinite(values)
+    codes = values[valid]
+    if (fractions := codes[codes != np.rint(codes)]).size:
+        raise LabelError(f"{path}: {fractions[0]:g} is not a class code but a fraction.")
     labels = np.full(values.shape, UNLABELLED, dtype="uint8")
     try:
-        labels[valid] = crosswalk.lookup(values[valid].astype("int64"))
+        labels[valid] = crosswalk.lookup(codes.astype("int64"))
     except LabelError as error:
         raise LabelError(f"{path}: {error}") from None
     return labels

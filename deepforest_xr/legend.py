@@ -76,10 +76,13 @@ class Legend:
         """
         path = Path(path)
         try:
-            with path.open(newline="", encoding="utf-8") as stream:
+            # Spreadsheets write a byte-order mark before the first column's name.
+            with path.open(newline="", encoding="utf-8-sig") as stream:
                 rows = list(csv.DictReader(stream))
         except OSError as error:
             raise ConfigError(f"legend {path} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"legend {path} is not UTF-8: save it as UTF-8.") from error
         classes: dict[int, LandCoverClass] = {}
         for row in rows:
             if raster is not None and row.get("raster", raster) != raster:
@@ -181,7 +184,7 @@ class Crosswalk:
 
 @cache
 def amazon13() -> Legend:
-    """The paper's 13 MapBiomas classes of the Amazon (Cherif et al. 2022, table 5)."""
+    """The paper's 13 MapBiomas classes of the Amazon (Cherif et al. 2022)."""
     return Legend.from_csv(Path(str(files("deepforest_xr") / "legends" / "amazon13.csv")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import pystac
+
+
+# What pystac raises on documents that only look like STAC, beside its own errors.
+NOT_STAC = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def read_items(path: str | Path) -> pystac.ItemCollection:
@@ -43,7 +48,7 @@ def read_items(path: str | Path) -> pystac.ItemCollection:
     for file in files:
         try:
             items += [pystac.Item.from_dict(d) for d in _absolute(_features(file), file.parent)]
-        except (KeyError, TypeError, ValueError, pystac.STACError) as error:
+        except (*NOT_STAC, pystac.STACError, pystac.STACTypeError) as error:
             raise CatalogError(f"{str(file)!r} is not a STAC item: {_line(error)}.") from error
     if not items:
         raise CatalogError(f"no STAC item in {str(path)!r}.")
@@ -61,7 +66,8 @@ def write_items(items: Iterable[pystac.Item], path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in {".json", ".parquet"}:
         raise CatalogError(f"{str(path)!r}: items are written as .json or .parquet.")
-    features = [item.to_dict(include_self_link=False) for item in items]
+    # transform_hrefs would fetch the root catalog of every link from its API.
+    features = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]
     part = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +82,8 @@ def write_items(items: Iterable[pystac.Item], path: str | Path) -> Path:
     except OSError as error:
         raise WriteError(f"items not written to {str(path)!r}: {_line(error)}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return path
 
 
@@ -96,6 +103,8 @@ def _features(file: Path) -> list[dict[str, Any]]:
         raise CatalogError(f"{str(file)!r} cannot be read as JSON: {_line(error)}.") from error
     if isinstance(content, list):
         return content
+    if not isinstance(content, dict):
+        return []
     if content.get("type") == "FeatureCollection":
         return list(content["features"])
     return [content] if content.get("type") == "Feature" else []

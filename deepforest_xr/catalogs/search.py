@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from deepforest_xr.catalogs.files import read_items
+from deepforest_xr.catalogs.files import NOT_STAC, read_items
 from deepforest_xr.catalogs.providers import PROVIDERS
 from deepforest_xr.errors import CatalogError, ConfigError, NoItemsError
 
@@ -51,7 +52,8 @@ class Question:
             f"bbox {self.bbox}" if self.bbox else "the geometry" if self.geometry else "anywhere"
         )
         collections = ", ".join(self.collections or ("any Sentinel collection",))
-        clouds = f", cloud cover <= {self.max_cloud_cover:g} %" if self.max_cloud_cover else ""
+        limit = self.max_cloud_cover
+        clouds = "" if limit is None else f", cloud cover <= {limit:g} %"
         return f"{collections} in {where}, {self.datetime or 'any time'}{clouds}"
 
 
@@ -142,21 +144,44 @@ def _question(
         raise ConfigError("year and datetime were both given: a period is one or the other.")
     if bbox is not None:
         _check_bbox(bbox)
-    if geometry is not None and geometry.get("type") == "Feature":
-        geometry = geometry["geometry"]
+    if geometry is not None:
+        geometry = _area(geometry)
     when = str(year) if year is not None else datetime
     if when is not None:
         interval(when)
+    if isinstance(collections, str):
+        collections = (collections,)
     names = None if collections is None else tuple(collections)
     return Question(bbox, geometry, when, names, max_cloud_cover)
 
 
+def _area(geometry: dict[str, Any]) -> dict[str, Any]:
+    """Take the geometry of a Feature; refuse what is no geometry, which would be anywhere."""
+    from shapely.errors import ShapelyError
+    from shapely.geometry import shape
+
+    try:
+        area = geometry["geometry"] if geometry["type"] == "Feature" else geometry
+        empty = shape(area).is_empty
+    except (AttributeError, KeyError, TypeError, ValueError, ShapelyError) as error:
+        raise ConfigError(
+            f"geometry is not a GeoJSON geometry or Feature in degrees: {type(error).__name__} "
+            f"{' '.join(str(error).split())[:200]}."
+        ) from error
+    if empty:
+        raise ConfigError("geometry is empty: give a GeoJSON geometry or Feature in degrees.")
+    return dict(area)
+
+
 def _check_bbox(bbox: Bbox) -> None:
-    west, south, east, north = bbox
-    inside = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
+    try:
+        west, south, east, north = bbox
+        inside = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
+    except (TypeError, ValueError):
+        inside = False
     if not inside or west == east:
         raise ConfigError(
-            f"bbox={tuple(bbox)} is not (west, south, east, north) in degrees; "
+            f"bbox={bbox!r} is not (west, south, east, north) in degrees; "
             "for bounds in metres use Grid.from_bounds(...).bbox_lonlat."
         )
 
@@ -173,6 +198,8 @@ def interval(text: str) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
     ends = (first, last if slash else first)
     try:
         spans = [None if e in {"", ".."} else pd.Period(_naive(e)) for e in ends]
+        if "NaT" in map(str, spans):
+            raise ValueError(text)
     except ValueError as error:
         raise ConfigError(
             f"datetime={text!r} is not a date; expected 2018, 2018-06, 2018-06-01 or "
@@ -186,7 +213,10 @@ def interval(text: str) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
 
 
 def _naive(text: str) -> str:
-    return text.removesuffix("Z").removesuffix("+00:00")
+    """Take an offset from UTC away by applying it: pd.Period would just forget it."""
+    if re.search(r"T.*[+-]\d\d:\d\d$", text):
+        return pd.Timestamp(text).tz_convert("UTC").tz_localize(None).isoformat()
+    return text.removesuffix("Z")
 
 
 def _search_api(url: str, question: Question, collections: tuple[str, ...]) -> list[pystac.Item]:
@@ -207,11 +237,13 @@ def _search_api(url: str, question: Question, collections: tuple[str, ...]) -> l
         return list(result.items())
     except (
         pystac_client.exceptions.APIError,
+        pystac_client.errors.ClientTypeError,
         pystac.STACError,
+        pystac.STACTypeError,
         requests.RequestException,
         NotImplementedError,
         OSError,
-        ValueError,
+        *NOT_STAC,
     ) as error:
         reason = " ".join(str(error).split())[:200]
         raise CatalogError(

@@ -57,6 +57,8 @@ class ChipSpec:
             raise ConfigError(f"chip size {self.size} is not a positive multiple of 32; try 256.")
         if self.block is not None and self.block < 1:
             raise ConfigError(f"block={self.block} chips is not positive; try 2.")
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} is negative; try 0.")
 
 
 @dataclass(slots=True)

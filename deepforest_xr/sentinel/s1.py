@@ -110,6 +110,7 @@ def fill_empty_months(power: xr.DataArray) -> xr.DataArray:
     filled: xr.DataArray = xr.apply_ufunc(
         _fill_gaps,
         power,
+        kwargs={"months": power["month"].to_numpy()},
         input_core_dims=[["month"]],
         output_core_dims=[["month"]],
         dask="parallelized",
@@ -135,7 +136,7 @@ def _monthly_mean(
     return mean, count
 
 
-def _fill_gaps(power: NDArray[np.float32]) -> NDArray[np.float32]:
+def _fill_gaps(power: NDArray[np.float32], *, months: NDArray[np.int64]) -> NDArray[np.float32]:
     valid = np.isfinite(power)
     size = power.shape[-1]
     position = np.arange(size)
@@ -147,6 +148,7 @@ def _fill_gaps(power: NDArray[np.float32]) -> NDArray[np.float32]:
     last = np.where(after >= size, before, after).clip(0, size - 1)
     low = np.take_along_axis(power, first, axis=-1)
     high = np.take_along_axis(power, last, axis=-1)
-    span = np.maximum(last - first, 1)
-    weight = ((position - first) / span).astype("float32")
+    # Months asked for need not follow each other: distances are in months, not in places.
+    span = np.maximum(months[last] - months[first], 1)
+    weight = ((months - months[first]) / span).astype("float32")
     return np.where(valid, power, low + (high - low) * np.clip(weight, 0, 1)).astype("float32")

@@ -10,6 +10,7 @@ the date does not tell: scenes of 2018 are reprocessed, some copies of 2023 are 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,13 +81,16 @@ def boa_offset(
         return Offset(round(declared * QUANTIFICATION), "raster:bands offset")
     baseline = properties.get("s2:processing_baseline")
     try:
-        carries = float(str(baseline)) >= OFFSET_BASELINE
+        number = float(str(baseline))
+        if math.isnan(number):  # how tables write "absent"
+            raise ValueError(baseline)
     except ValueError as error:
         raise UnknownOffsetError(
             f"scene {item_id!r} states neither a raster:bands offset nor "
             f"s2:processing_baseline (got {baseline!r}): reflectance would be off by 0.1. "
             "Add the property to the item, or leave the scene out."
         ) from error
+    carries = number >= OFFSET_BASELINE
     return Offset(BOA_ADD_OFFSET if carries else 0, f"baseline {baseline}")
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deepforest_xr.errors import ChipError
 from deepforest_xr.legend import UNLABELLED
 from deepforest_xr.models.inputs import Standardisation, stack_channels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -97,6 +97,21 @@ class ChipTensors(Dataset[Batch]):
         return tuple(tensors[:-1]), tensors[-1]
 
 
+class EpochOrder(Sampler[int]):
+    """An order of the chips that seed and epoch alone decide, so that a resumed run goes on alike."""
+
+    def __init__(self, data: ChipTensors, seed: int) -> None:
+        self.data = data
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.data.epoch)).permutation(len(self.data))
+        return iter(order.tolist())
+
+
 def loader(
     chips: Chips,
     split: str,
@@ -108,8 +123,14 @@ def loader(
     """Batches of a split, shuffled and augmented for training, in order otherwise."""
     seed = settings.seed if training and settings.augment else None
     data = ChipTensors(chips, split, standardisation, augment_seed=seed)
-    generator = torch.Generator().manual_seed(settings.seed)
-    return DataLoader(data, batch_size=settings.batch, shuffle=training, generator=generator)
+    # A last batch of one small chip is one pixel at the bottom: BatchNorm refuses it.
+    is_one_left = len(data) > settings.batch and len(data) % settings.batch == 1
+    return DataLoader(
+        data,
+        batch_size=settings.batch,
+        sampler=EpochOrder(data, settings.seed) if training else None,
+        drop_last=training and is_one_left,
+    )
 
 
 def _turn(tensors: list[torch.Tensor], seed: tuple[int, int, int]) -> list[torch.Tensor]:

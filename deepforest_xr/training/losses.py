@@ -33,7 +33,7 @@ def class_weights(counts: NDArray[np.int64]) -> torch.Tensor:
 
     References
     ----------
-    Cherif, Hell & Brandmeier, Remote Sensing 2022, 14(19), 5000, section 2.4.
+    Cherif, Hell & Brandmeier, Remote Sensing 2022, 14(19), 5000.
     """
     shares = 100 * counts / max(int(counts.sum()), 1)
     return torch.tensor(np.maximum(100 - shares, 1.0), dtype=torch.float32)

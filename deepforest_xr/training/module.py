@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as lp
+import numpy as np
 import torch
+from torch import nn
 
 from deepforest_xr.errors import ChipError
 from deepforest_xr.models.network import Heads
@@ -16,15 +18,25 @@ if TYPE_CHECKING:
     from deepforest_xr.models.network import Network
 
 
+BATCHNORM_WARMUP = 4
+"""Running statistics average over about the last quarter of the steps, at most Keras' hundred."""
+
+
 class TrainingModule(lp.LightningModule):
     """Trains a network with weighted cross-entropy and Adam."""
 
-    def __init__(self, network: Network, weights: torch.Tensor, learning_rate: float) -> None:
+    def __init__(
+        self, network: Network, weights: torch.Tensor, *, learning_rate: float, seed: int
+    ) -> None:
         super().__init__()
         self.network = network
         self.learning_rate = learning_rate
+        self.seed = seed
         self.register_buffer("weights", weights)
         self.hits = {"train": [0, 0], "val": [0, 0]}
+        self.momenta = {
+            m: m.momentum or 0.0 for m in network.modules() if isinstance(m, nn.BatchNorm2d)
+        }
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, with PyTorch's default decay rates."""
@@ -46,11 +58,24 @@ class TrainingModule(lp.LightningModule):
         self._step(batch, "val")
 
     def on_train_epoch_start(self) -> None:
-        """Tell the chips the epoch, from which they draw their turns."""
+        """Let order, turns and dropout follow from the epoch, whatever was drawn before."""
         loader = self.trainer.train_dataloader
         if loader is not None:
             loader.dataset.epoch = self.current_epoch
+        seeds = np.random.SeedSequence((self.seed, self.current_epoch))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
         self.hits["train"] = [0, 0]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let BatchNorm's running statistics follow the weights from the first step on.
+
+        With Keras' momentum of 0.99 they still hold a third of their initial values after a
+        hundred steps, and a short run would be validated with statistics of no data at all.
+        """
+        del batch, batch_idx
+        young = BATCHNORM_WARMUP / (self.global_step + BATCHNORM_WARMUP)
+        for layer, momentum in self.momenta.items():
+            layer.momentum = max(momentum, young)
 
     def on_validation_epoch_start(self) -> None:
         """Count from zero."""

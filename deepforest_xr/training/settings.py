@@ -39,6 +39,8 @@ class TrainSettings:
                 f"epochs={self.epochs}, batch={self.batch} and patience={self.patience} "
                 "must be at least 1."
             )
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} is negative; try 0.")
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate={self.learning_rate} is not positive; try 1e-4.")
         if self.device not in {"auto", "cpu", "cuda"}:

@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import lightning.pytorch as lp
+    from lightning.pytorch.loggers import CSVLogger
     from numpy.typing import NDArray
 
     from deepforest_xr.models.network import Network
 
 log = logging.getLogger(__name__)
+
+STRIDE = 32
 
 
 def train(
@@ -96,8 +99,9 @@ def train(
 
     mean, std = statistics(store)
     run = _describe(store, model, settings, s2_branch, mean)
-    is_new = _claim(out, run)
     network = _build(store, model, settings, s2_branch)
+    _require_batches(store, settings)
+    is_new = _claim(out, run)
     with _quiet():
         _fit(network, store, (mean, std), settings, out, resume=not is_new, progress=progress)
     checkpoint = Checkpoint.from_module(
@@ -180,6 +184,16 @@ def _build(store: Chips, model: str, settings: TrainSettings, s2_branch: str | N
     )
 
 
+def _require_batches(store: Chips, settings: TrainSettings) -> None:
+    chips, size = len(store.indices("train")), int(store.attrs["size"])
+    if min(chips, settings.batch) == 1 and size == STRIDE:
+        raise ConfigError(
+            f"a batch of one chip of {size} pixels ({chips} training chips, "
+            f"batch={settings.batch}) is one pixel at a network's bottom, too few for its "
+            "BatchNorm: take larger chips or batches."
+        )
+
+
 def _fit(
     network: Network,
     store: Chips,
@@ -204,8 +218,10 @@ def _fit(
         entry(network.model_name).is_two_branch,
     )
     weights = class_weights(store.class_counts("train"))
-    module = TrainingModule(network, weights, settings.learning_rate)
-    trainer = _trainer(settings, out, progress=progress)
+    module = TrainingModule(
+        network, weights, learning_rate=settings.learning_rate, seed=settings.seed
+    )
+    trainer = _trainer(settings, out, resume=resume, progress=progress)
     last = out / "last.ckpt"
     if resume:
         log.info("continuing the run in %s", out)
@@ -224,7 +240,7 @@ def _fit(
     network.cpu().eval()
 
 
-def _trainer(settings: TrainSettings, out: Path, *, progress: bool) -> lp.Trainer:
+def _trainer(settings: TrainSettings, out: Path, *, resume: bool, progress: bool) -> lp.Trainer:
     import lightning.pytorch as lp
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
@@ -240,6 +256,8 @@ def _trainer(settings: TrainSettings, out: Path, *, progress: bool) -> lp.Traine
     last = ModelCheckpoint(out, "last", enable_version_counter=False)
     stop = EarlyStopping("val_accuracy", mode="max", patience=settings.patience)
     csv = CSVLogger(out, name="", version="")
+    if resume:
+        _keep_log(csv, out)
     return lp.Trainer(
         max_epochs=settings.epochs,
         accelerator="gpu" if settings.device == "cuda" else settings.device,
@@ -252,6 +270,21 @@ def _trainer(settings: TrainSettings, out: Path, *, progress: bool) -> lp.Traine
         enable_model_summary=False,
         default_root_dir=out,
     )
+
+
+def _keep_log(csv: CSVLogger, out: Path) -> None:
+    """Let the log of the finished epochs stand: Lightning begins by deleting it."""
+    import pandas as pd
+    import torch
+
+    log_file = out / "metrics.csv"
+    if not log_file.exists():
+        return
+    epochs = torch.load(out / "last.ckpt", map_location="cpu", weights_only=True)["epoch"]
+    rows = pd.read_csv(log_file)
+    writer = csv.experiment
+    rows[rows["epoch"] <= epochs].to_csv(log_file, index=False)
+    writer.metrics_keys = list(rows.columns)
 
 
 @contextmanager
