@@ -175,25 +175,35 @@ def _read_block(
     from affine import Affine
     from rasterio.enums import Resampling
     from rasterio.errors import RasterioError
+    from rasterio.io import MemoryFile
     from rasterio.warp import reproject
 
     from deepforest_xr.reader import TOLERANCE
 
     (top, bottom), (left, right) = block_info[None]["array-location"]
     # One band by itself: of four bands of bytes GDAL takes the last for transparency.
-    values = np.full((bottom - top, right - left), np.nan, dtype="float64")
+    # Into a file in memory: rasterio warns about arrays, and not safely between threads.
+    target = {
+        "driver": "GTiff",
+        "count": 1,
+        "dtype": "float64",
+        "nodata": np.nan,
+        "height": bottom - top,
+        "width": right - left,
+        "crs": grid.crs.to_wkt(),
+        "transform": grid.transform @ Affine.translation(left, top),
+    }
     try:
-        with rasterio.open(path) as source:
+        with rasterio.open(path) as source, MemoryFile() as memory, memory.open(**target) as out:
             reproject(
                 rasterio.band(source, band),
-                values,
+                rasterio.band(out, 1),
                 src_nodata=source.nodata,
-                dst_crs=grid.crs.to_wkt(),
-                dst_transform=grid.transform @ Affine.translation(left, top),
                 dst_nodata=np.nan,
                 resampling=Resampling[method],
                 tolerance=TOLERANCE,
             )
+            values = out.read(1)
     except RasterioError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise ReadError(f"label raster {path} cannot be read: {reason}.") from error

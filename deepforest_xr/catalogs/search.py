@@ -197,9 +197,7 @@ def interval(text: str) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
     first, slash, last = text.partition("/")
     ends = (first, last if slash else first)
     try:
-        spans = [None if e in {"", ".."} else pd.Period(_naive(e)) for e in ends]
-        if "NaT" in map(str, spans):
-            raise ValueError(text)
+        spans = [None if e in {"", ".."} else _period(e) for e in ends]
     except ValueError as error:
         raise ConfigError(
             f"datetime={text!r} is not a date; expected 2018, 2018-06, 2018-06-01 or "
@@ -212,11 +210,14 @@ def interval(text: str) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
     return start, end
 
 
-def _naive(text: str) -> str:
-    """Take an offset from UTC away by applying it: pd.Period would just forget it."""
+def _period(text: str) -> pd.Period:
+    """Read a year, month, day or instant in UTC."""
+    if text.lower() == "nat":
+        raise ValueError(text)
     if re.search(r"T.*[+-]\d\d:\d\d$", text):
-        return pd.Timestamp(text).tz_convert("UTC").tz_localize(None).isoformat()
-    return text.removesuffix("Z")
+        # pd.Period would forget the offset.
+        text = pd.Timestamp(text).tz_convert("UTC").tz_localize(None).isoformat()
+    return pd.Period(text.removesuffix("Z"))
 
 
 def _search_api(url: str, question: Question, collections: tuple[str, ...]) -> list[pystac.Item]:

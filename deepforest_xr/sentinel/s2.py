@@ -82,14 +82,14 @@ def boa_offset(
     baseline = properties.get("s2:processing_baseline")
     try:
         number = float(str(baseline))
-        if math.isnan(number):  # how tables write "absent"
-            raise ValueError(baseline)
-    except ValueError as error:
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):  # tables write "absent" so, too
         raise UnknownOffsetError(
             f"scene {item_id!r} states neither a raster:bands offset nor "
             f"s2:processing_baseline (got {baseline!r}): reflectance would be off by 0.1. "
             "Add the property to the item, or leave the scene out."
-        ) from error
+        )
     carries = number >= OFFSET_BASELINE
     return Offset(BOA_ADD_OFFSET if carries else 0, f"baseline {baseline}")
 

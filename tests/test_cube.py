@@ -1,0 +1,504 @@
+"""Cubes against plain rasterio reads, real series and scenes whose truth is known."""
+
+import calendar
+import shutil
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import rasterio
+
+from deepforest_xr.catalogs import read_items
+from deepforest_xr.cube import DATASETS, open_cube
+from deepforest_xr.errors import (
+    CatalogError,
+    ConfigError,
+    MissingAssetError,
+    NoItemsError,
+    ReadError,
+    UnknownOffsetError,
+)
+from deepforest_xr.grid import Grid
+from deepforest_xr.sentinel.s2 import BANDS
+from deepforest_xr.testing import no_compute
+
+TEN = ("B02", "B03", "B04", "B08")  # Sentinel-2's bands at 10 m
+CLEAR = (2, 4, 5, 6, 7, 11)  # dark, vegetation, soil, water, unclassified, snow
+FLANDERS = "00002806639B424A"
+
+
+def read(item, key):
+    with rasterio.open(item.assets[key].href) as source:
+        return source.read(1)
+
+
+def grid_of(item, key):
+    with rasterio.open(item.assets[key].href) as source:
+        return Grid.from_bounds(tuple(source.bounds), crs=source.crs.to_wkt())
+
+
+def optical(items):
+    return [i for i in items if i.collection_id == "sentinel-2-l2a"]
+
+
+def radar(items):
+    return [i for i in items if i.collection_id != "sentinel-2-l2a"]
+
+
+def repeat(values, factor):
+    return values.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def same(one, other):
+    for name in one.data_vars:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def items(scene):
+    return list(read_items(scene.items))
+
+
+@pytest.fixture(scope="module")
+def small(scene):
+    """A part of the scene across both borders of its granules."""
+    left, bottom, right, top = scene.grid.bounds
+    return Grid.from_bounds((left + 300, bottom + 320, right - 250, top - 310), crs=32721)
+
+
+@pytest.fixture(scope="module")
+def whole(items, scene):
+    """Three months of the scene, July without radar, in memory."""
+    return open_cube(items, grid=scene.grid, months=(6, 7, 8)).compute()
+
+
+def site(shared_data, folder, name, start="0", stop="9"):
+    return [
+        i
+        for i in read_items(shared_data / "real" / folder / "items.json")
+        if i.properties["site"] == name and start <= i.datetime.isoformat()[:10] <= stop
+    ]
+
+
+# ---- real series, computed a second time from the files
+
+
+@pytest.fixture(scope="module")
+def flanders(shared_data):
+    found = site(shared_data, "worldcereal_series", FLANDERS, "2017-12-01", "2018-11-30")
+    grid = Grid.from_bounds((501360, 5629040, 502000, 5629680), crs=32631)
+    cube = open_cube(found, grid=grid, dataset="S1TsS2_12")
+    return found, cube.compute(scheduler="threads", num_workers=4)
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")
+def test_a_year_of_sentinel_2_is_the_median_of_its_clear_files(flanders):
+    found, cube = flanders
+    scenes = optical(found)
+    assert len(scenes) > 60
+    clear = np.stack([np.isin(repeat(read(i, "SCL"), 2), CLEAR) for i in scenes])
+    for band in BANDS:
+        dn = np.stack([repeat(read(i, band), 1 if band in TEN else 2) for i in scenes])
+        reflectance = np.where(clear & (dn > 0), dn / 1e4, np.nan)
+        np.testing.assert_allclose(
+            cube["s2"].sel(band=band), np.nanmedian(reflectance, axis=0), atol=1e-6
+        )
+        if band == "B02":
+            np.testing.assert_array_equal(cube["s2_count"], np.isfinite(reflectance).sum(0))
+
+
+def test_a_year_of_sentinel_1_is_the_monthly_mean_of_power(flanders):
+    found, cube = flanders
+    for position, polarization in enumerate(("vv", "vh")):
+        for month in range(1, 13):
+            files = [i for i in radar(found) if i.datetime.month == month]
+            power = np.stack([repeat(read(i, polarization), 2) for i in files]).astype(float)
+            expected = 10 * np.log10(power.mean(0))
+            layer = cube["s1"].isel(polarization=position).sel(month=month)
+            np.testing.assert_allclose(layer, expected, atol=2e-5)
+            assert np.unique(cube["s1_count"].sel(month=month)).tolist() == [len(files)]
+
+
+def test_a_years_provenance_is_recorded(flanders):
+    found, cube = flanders
+    assert cube.attrs["dataset"] == "S1TsS2_12"
+    assert cube.attrs["s2_scenes"] == len(optical(found))
+    assert cube.attrs["s1_scenes"] == len(radar(found))
+    assert cube.attrs["s2_offset"] == f"{len(optical(found))} x 0 (raster:bands offset)"
+    assert cube.attrs["s1_empty_months"] == "none"
+    assert cube.attrs["s2_period"][:7] == "2017-12"
+    assert cube.attrs["s1_collections"] == f"{len(radar(found))} x sentinel-1-grd"
+    assert "simulated" not in cube.attrs
+
+
+@pytest.mark.parametrize(
+    ("name", "offset"), [("282D_485L_3_3", 0), ("433D_629L_3_1", -1000), ("637U_59R_1_3", 0)]
+)
+def test_a_tile_on_an_odd_raster_is_its_files_unshifted(name, offset, shared_data):
+    found = site(shared_data, "terramesh", name)
+    grid = grid_of(optical(found)[0], "B02")
+    assert grid.bounds[0] % 10 != 0
+    month = radar(found)[0].datetime.month
+    cube = open_cube(found, grid=grid, months=[month]).compute()
+    for band in ("B02", "B05", "B12"):
+        dn = read(optical(found)[0], band).astype(float)
+        expected = np.where(dn > 0, (dn + offset) / 1e4, np.nan).astype("float32")
+        np.testing.assert_array_equal(cube["s2"].sel(band=band), expected)
+    expected = 10 * np.log10(read(radar(found)[0], "vh"))
+    np.testing.assert_allclose(cube["s1"][0, 1], expected, atol=2e-5)
+    assert f"1 x {offset} " in cube.attrs["s2_offset"]
+    assert cube.attrs["s2_mask"].startswith("none")
+    assert Grid.of(cube) == grid
+
+
+def test_a_scene_of_baseline_4_loses_its_thousand_at_every_resolution(shared_data):
+    found = site(shared_data, "majortom_congo", "0U_199R")
+    left, _, _, top = grid_of(found[0], "B02").bounds
+    # Columns 120 to 180, rows 80 to 120 of the 10 m raster, whose origin is 819627.36.
+    bounds = (left + 1200, top - 1200, left + 1800, top - 800)
+    grid = Grid.from_bounds(bounds, crs=32633)
+    cube = open_cube(found, grid=grid, bands=("B02", "B11", "B01")).compute()
+    for band, factor in (("B02", 1), ("B11", 2), ("B01", 6)):
+        dn = repeat(read(found[0], band), factor)[80:120, 120:180].astype(float)
+        np.testing.assert_array_equal(
+            cube["s2"].sel(band=band), ((dn - 1000) / 1e4).astype("float32")
+        )
+    assert cube.attrs["s2_offset"] == "1 x -1000 (baseline 04.00)"
+
+
+# ---- the simulated scene
+
+
+def test_nothing_is_read_and_all_times_are_in_one_chunk(items, scene):
+    with no_compute():
+        cube = open_cube(items, grid=scene.grid, months=(6, 7, 8), chunk=40)
+    assert cube["s2"].dims == ("band", "y", "x")
+    assert cube["s1"].dims == ("month", "polarization", "y", "x")
+    assert cube["s2_count"].dims == ("y", "x")
+    assert cube["s1_count"].dims == ("month", "y", "x")
+    for array in cube.data_vars.values():
+        assert array.chunks[-2:] == ((40, 40, 16), (40, 40, 40, 8))
+    assert cube["s1"].dtype == cube["s2"].dtype == np.float32
+    assert cube["s1_count"].dtype == cube["s2_count"].dtype == np.uint16
+    # Ten bands of nine dates each: a task a date would be 90 a chunk for reading alone.
+    reads = [k for k in cube["s2"].__dask_graph__() if "fetch" in str(k)]
+    assert len(reads) <= 12 * (10 + 1)
+
+
+def test_the_graph_can_be_sent_to_another_process(items, small):
+    import cloudpickle
+
+    cube = cloudpickle.loads(cloudpickle.dumps(open_cube(items, grid=small)))
+    assert cube["s2"].shape == (10, *small.shape)
+
+
+def test_the_cubes_grid_is_the_one_asked_for(whole, scene):
+    assert Grid.of(whole) == scene.grid
+    assert whole["s2"].attrs["grid_mapping"] == "spatial_ref"
+    assert list(whole["band"].to_numpy()) == list(BANDS)
+    assert list(whole["polarization"].to_numpy()) == ["vv", "vh"]
+
+
+def test_mixed_baselines_and_zones_leave_no_step(items, scene, whole):
+    baselines = {i.properties["s2:processing_baseline"] for i in optical(items)}
+    zones = {i.properties["proj:code"] for i in optical(items)}
+    assert len(baselines) == len(zones) == 2
+    assert "-1000 (baseline 05.00)" in whole.attrs["s2_offset"]
+    assert "0 (baseline 02.12)" in whole.attrs["s2_offset"]
+    with rasterio.open(scene.truth) as source:
+        truth = source.read(1)
+    # Forest in the blue reflects 2 % everywhere; an offset left in would be 12 %, or -8 %.
+    blue = whole["s2"].sel(band="B02").to_numpy()
+    forest = truth == 1
+    halves = np.array_split(np.arange(truth.shape[1]), 4)
+    middles = [np.nanmedian(blue[:, cols][forest[:, cols]]) for cols in halves]
+    np.testing.assert_allclose(middles, 0.022, atol=0.012)
+    assert np.nanmin(blue) > 0
+
+
+def test_classes_look_as_they_were_made(scene, whole):
+    with rasterio.open(scene.truth) as source:
+        truth = source.read(1)
+    near = whole["s2"].sel(band="B08").to_numpy()
+    red = whole["s2"].sel(band="B04").to_numpy()
+    level = {c: np.nanmedian(near[truth == c]) for c in (1, 11, 13)}
+    assert level[1] == pytest.approx(0.265, abs=0.04)  # forest
+    assert level[13] < 0.12  # water, mixed with its banks in so small a scene
+    assert np.nanmedian(red[truth == 11]) > 0.13  # bare ground
+
+
+def test_the_simulation_is_said(whole):
+    assert whole.attrs["simulated"] == "true"
+    assert whole.attrs["s2_mask"] == "SCL classes 0, 1, 3, 8, 9, 10 left out"
+    assert whole.attrs["dataset"] == "S1TsS2 months 6, 7, 8"
+    assert whole.attrs["resampling"] == "nearest"
+
+
+def test_clouds_are_left_out(items, small):
+    masked = open_cube(items, grid=small, bands=["B02"]).compute()
+    seen = open_cube(items, grid=small, bands=["B02"], scl_masked=()).compute()
+    assert (masked["s2_count"] <= seen["s2_count"]).all()
+    assert masked["s2_count"].sum() < seen["s2_count"].sum()
+    # The same with every class masked in turn: the counts add up.
+    total = sum(
+        open_cube(items, grid=small, bands=["B02"], scl_masked=[c for c in range(12) if c != kept])[
+            "s2_count"
+        ].astype(int)
+        for kept in range(12)
+    )
+    np.testing.assert_array_equal(total, seen["s2_count"])
+
+
+def test_an_empty_month_is_the_middle_of_its_neighbours_in_power(whole):
+    assert whole.attrs["s1_empty_months"] == "7"
+    assert (whole["s1_count"].sel(month=7) == 0).all()
+    assert (whole["s1_count"].sel(month=[6, 8]) > 0).all()
+    power = 10 ** (whole["s1"].astype(float) / 10)
+    middle = (power.sel(month=6) + power.sel(month=8)) / 2
+    np.testing.assert_allclose(power.sel(month=7), middle, rtol=1e-5)
+
+
+def test_an_ascending_cube_has_ascending_passes_only(items, scene):
+    one = [i for i in radar(items) if i.properties["sat:orbit_state"] == "ascending"]
+    assert 0 < len(one) < len(radar(items))
+    chosen = open_cube(items, grid=scene.grid, months=(6,), orbit="ascending").compute()
+    same(chosen, open_cube([*optical(items), *one], grid=scene.grid, months=(6,)).compute())
+    june = next(i for i in one if i.datetime.month == 6)
+    source_grid = grid_of(june, "vv")
+    rows = round((source_grid.bounds[3] - scene.grid.bounds[3]) / 10)
+    cols = round((scene.grid.bounds[0] - source_grid.bounds[0]) / 10)
+    expected = read(june, "vv")[rows : rows + 96, cols : cols + 128]
+    np.testing.assert_allclose(chosen["s1"][0, 0], 10 * np.log10(expected), atol=2e-5)
+
+
+def rewritten(item, folder, key, change):
+    """A copy of an item one of whose files holds other values."""
+    copy = item.clone()
+    with rasterio.open(item.assets[key].href) as source:
+        values, profile = source.read(1), source.profile
+    path = folder / f"{item.id}_{key}.tif"
+    with rasterio.open(path, "w", **profile | {"driver": "GTiff"}) as out:
+        out.write(change(values), 1)
+    copy.assets[key].href = str(path)
+    return copy
+
+
+def test_zeros_at_the_border_of_a_swath_are_no_measurement(items, scene, tmp_path):
+    june = [i for i in radar(items) if i.datetime.month == 6]
+    first, second = june
+
+    def border(values):
+        return np.where(np.arange(values.shape[1]) < values.shape[1] // 2, 0, values)
+
+    spoilt = [rewritten(first, tmp_path, key, border) for key in ("vv",)]
+    spoilt[0].assets["vh"].href = rewritten(first, tmp_path, "vh", border).assets["vh"].href
+    cube = open_cube([*optical(items), *spoilt, second], grid=scene.grid, months=(6,)).compute()
+    alone = open_cube([*optical(items), second], grid=scene.grid, months=(6,)).compute()
+    once = (cube["s1_count"] == 1).to_numpy()[0]
+    assert 0.3 < once.mean() < 0.7
+    np.testing.assert_array_equal(
+        cube["s1"].to_numpy()[0][:, once], alone["s1"].to_numpy()[0][:, once]
+    )
+
+
+@pytest.mark.parametrize("crs", [32721, 32722])
+@pytest.mark.parametrize("resolution", [10, 20, 30])
+def test_chunks_do_not_show(items, small, crs, resolution):
+    grid = Grid.from_lonlat(small.bbox_lonlat, crs=crs, resolution=resolution)
+    bands = ["B04", "B11"]
+    parts = open_cube(items, grid=grid, bands=bands, months=(6, 8), chunk=32).compute()
+    same(parts, open_cube(items, grid=grid, bands=bands, months=(6, 8), chunk=512).compute())
+
+
+def test_chunks_hardly_show_where_values_are_interpolated(items, small):
+    # GDAL places samples within a window by interpolation: at sharp edges it shows.
+    options = {"grid": small, "bands": ["B04"], "resampling": "bilinear"}
+    parts = open_cube(items, **options, chunk=32).compute()
+    once = open_cube(items, **options, chunk=512).compute()
+    gap = np.abs(parts["s2"] - once["s2"])
+    assert float(gap.max()) < 0.01
+    assert float(gap.mean()) < 1e-4
+
+
+def test_the_order_of_items_does_not_matter(items, small):
+    options = {"grid": small, "bands": ["B04"], "months": (6, 8)}
+    forth = open_cube(items, **options)
+    back = open_cube(items[::-1], **options)
+    same(forth.compute(), back.compute())
+    assert forth.attrs == back.attrs
+
+
+def test_nearest_keeps_measured_values_at_twenty_metres(items, small):
+    one = [i for i in optical(items) if i.properties["s2:mgrs_tile"] == "21LZM"][:1]
+    grid = Grid.from_bounds(small.bounds, crs=32721, resolution=20)
+    cube = open_cube(one, grid=grid, bands=["B08"], scl_masked=()).compute()
+    fine = open_cube(
+        one, grid=Grid.from_bounds(grid.bounds, crs=32721), bands=["B08"], scl_masked=()
+    )
+    fine = fine["s2"][0].to_numpy()
+    blocks = fine.reshape(grid.shape[0], 2, grid.shape[1], 2).swapaxes(1, 2)
+    found = cube["s2"][0].to_numpy()
+    seen = np.isfinite(found)
+    assert seen.mean() > 0.3
+    assert (blocks[seen].reshape(-1, 4) == found[seen][:, None]).any(1).all()
+
+
+def test_averages_at_twenty_metres_are_means_of_four(items, small):
+    one = [i for i in optical(items) if i.properties["s2:mgrs_tile"] == "21LZM"][:1]
+    grid = Grid.from_bounds(small.bounds, crs=32721, resolution=20)
+    options = {"bands": ["B08"], "scl_masked": ()}
+    found = open_cube(one, grid=grid, resampling="average", **options)["s2"][0].to_numpy()
+    fine = open_cube(one, grid=Grid.from_bounds(grid.bounds, crs=32721), **options)
+    blocks = fine["s2"][0].to_numpy().reshape(grid.shape[0], 2, grid.shape[1], 2)
+    mean = blocks.mean(axis=(1, 3))
+    inside = np.isfinite(mean)
+    np.testing.assert_allclose(found[inside], mean[inside], atol=6e-5)
+
+
+def test_a_crs_without_an_epsg_number_shows_the_same_ground(items, scene, small):
+    left, bottom, _right, _top = small.bounds
+    part = Grid.from_bounds((left, bottom, left + 400, bottom + 300), crs=32721)
+    grid = Grid.from_lonlat(part.bbox_lonlat, crs="ESRI:102033", resolution=10)
+    june = [i for i in optical(items) if i.datetime.month == 6]
+    cube = open_cube(june, grid=grid, bands=["B8A"]).compute()
+    assert Grid.of(cube).crs.to_authority() == ("ESRI", "102033")
+    reference = open_cube(june, grid=small, bands=["B8A"]).compute()
+    assert np.isfinite(cube["s2"]).any()
+    assert float(cube["s2"].median()) == pytest.approx(
+        float(
+            reference["s2"].sel(x=slice(left, left + 400), y=slice(bottom + 300, bottom)).median()
+        ),
+        abs=0.01,
+    )
+
+
+def test_beyond_the_data_is_missing_and_counted_nought(items, scene, whole):
+    left, bottom, right, top = scene.grid.bounds
+    wide = Grid.from_bounds((left - 3000, bottom - 2000, right + 1000, top + 500), crs=32721)
+    cube = open_cube(items, grid=wide, bands=["B04"], months=(6, 7, 8)).compute()
+    inner = {"y": slice(50, 50 + 96), "x": slice(300, 300 + 128)}
+    np.testing.assert_array_equal(cube["s2"].isel(inner)[0], whole["s2"].sel(band="B04"))
+    # A centre on the border of two turned pixels may fall to either.
+    assert float((cube["s1"].isel(inner) != whole["s1"]).mean()) < 1e-3
+    far = cube.isel(x=slice(0, 150))
+    assert np.isnan(far["s2"]).all()
+    assert np.isnan(far["s1"]).all()
+    assert (far["s2_count"] == 0).all()
+    assert (far["s1_count"] == 0).all()
+
+
+# ---- what cannot be
+
+
+def fails(error, match, items, **options):
+    with pytest.raises(error, match=match) as caught:
+        open_cube(items, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_band_names_the_scene(items, small):
+    poor = [i.clone() for i in items]
+    victim = optical(poor)[4]
+    del victim.assets["B05"]
+    fails(MissingAssetError, f"1 of 9 .*'{victim.id}' lacks B05", poor, grid=small)
+
+
+def test_a_missing_polarisation_names_the_scene(items, small):
+    poor = [i.clone() for i in items]
+    victim = radar(poor)[0]
+    del victim.assets["vh"]
+    fails(MissingAssetError, f"'{victim.id}' lacks vh", poor, grid=small, months=(6, 8))
+
+
+def test_masked_and_unmasked_scenes_do_not_mix(items, small):
+    poor = [i.clone() for i in items]
+    del optical(poor)[2].assets["SCL"]
+    fails(MissingAssetError, "1 of 9 Sentinel-2 scenes lack SCL", poor, grid=small)
+
+
+def test_an_unknown_offset_is_refused(items, small):
+    poor = [i.clone() for i in items]
+    victim = optical(poor)[0]
+    del victim.properties["s2:processing_baseline"]
+    fails(UnknownOffsetError, f"'{victim.id}'", poor, grid=small)
+
+
+def test_a_grid_elsewhere_has_no_scene(items):
+    grid = Grid.from_bounds((500_000, 9_500_000, 500_900, 9_500_600), crs=32721)
+    fails(NoItemsError, "no Sentinel-2 scene over 60 x 90 pixels", items, grid=grid)
+
+
+def test_no_items_radar_alone_and_months_without_radar_are_refused(items, small):
+    fails(NoItemsError, "empty", [], grid=small)
+    fails(NoItemsError, "no Sentinel-2 scene", radar(items), grid=small)
+    fails(NoItemsError, r"in months \[1, 2\]", items, grid=small, months=(1, 2))
+    fails(NoItemsError, "no Sentinel-1 scene", optical(items), grid=small, dataset="S1TsS2_7")
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"dataset": "S3"}, "known: S2, S1TsS2_12, S1TsS2_7"),
+        ({"dataset": "S2", "months": (6,)}, "both given"),
+        ({"months": (0, 6)}, "months="),
+        ({"months": (6, 13)}, "months="),
+        ({"months": (7, 6)}, "ascending"),
+        ({"months": (6, 6)}, "ascending"),
+        ({"orbit": "polar"}, "orbit="),
+        ({"resampling": "lanczos9"}, "resampling="),
+        ({"chunk": 0}, "chunk=0"),
+        ({"bands": ()}, "bands is empty"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_one_line(items, small, options, match):
+    fails(ConfigError, match, items, grid=small, **options)
+
+
+def test_uncalibrated_radar_is_refused(items, small):
+    raw = [i.clone() for i in items]
+    for item in radar(raw):
+        item.collection_id = "sentinel-1-grd"
+        for asset in item.assets.values():
+            asset.extra_fields.pop("raster:bands", None)
+    fails(CatalogError, "uncalibrated", raw, grid=small, months=(6, 8))
+
+
+def test_a_file_cut_in_half_is_one_error_when_computed(items, small, tmp_path):
+    spoilt = [i.clone() for i in optical(items)]
+    victim = spoilt[1].assets["B04"]
+    half = tmp_path / "half.tif"
+    data = Path(victim.href).read_bytes()
+    half.write_bytes(data[: len(data) // 2])
+    victim.href = str(half)
+    cube = open_cube(spoilt, grid=small, bands=["B04"])
+    with pytest.raises(ReadError, match=r"half\.tif cannot be read") as caught:
+        cube.compute()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_removed_after_opening_is_one_error(items, small, tmp_path):
+    moved = [i.clone() for i in optical(items)]
+    copy = tmp_path / "gone.tif"
+    shutil.copy(moved[0].assets["B04"].href, copy)
+    moved[0].assets["B04"].href = str(copy)
+    cube = open_cube(moved, grid=small, bands=["B04"])
+    copy.unlink()
+    with pytest.raises(ReadError, match=r"gone\.tif"):
+        cube.compute()
+
+
+def test_the_papers_datasets():
+    assert DATASETS["S1TsS2_12"] == tuple(range(1, 13))
+    assert [calendar.month_abbr[m] for m in DATASETS["S1TsS2_7"]] == [
+        "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ]  # fmt: skip
+    assert DATASETS["S2"] == ()
+
+
+def test_a_scheduler_of_any_kind_gives_the_same(items, small):
+    cube = open_cube(items, grid=small, bands=["B04"], chunk=20)
+    with dask.config.set(scheduler="synchronous"):
+        one = cube.compute()
+    with dask.config.set(scheduler="threads", num_workers=4):
+        same(one, cube.compute())
