@@ -109,7 +109,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package: where a module and its function share a name, the name is the function's.
+    """Where a module and its function share a name, the package's name is the function's.
 
     Python puts an imported submodule under its name into the package, so that
     `import deepforest_xr.classify` would hide the function for good.

@@ -156,8 +156,9 @@ def test_chunks_of_the_cube_leave_no_trace(checkpoint, synthetic_cube):
 
 
 @pytest.mark.parametrize(
-    ("shape", "block"), [((5, 9), 512), ((32, 64), 32), ((33, 95), 32), ((31, 200), 64), ((97, 1), 32)]
-)  # fmt: skip
+    ("shape", "block"),
+    [((5, 9), 512), ((32, 64), 32), ((33, 95), 32), ((31, 200), 64), ((97, 1), 32)],
+)
 def test_any_size_is_covered(checkpoint, synthetic_cube, shape, block):
     cube = synthetic_cube(shape, bands=BANDS)
     result = dfx.classify(cube, checkpoint, block=block, halo=32).compute()

@@ -98,7 +98,7 @@ class ChipTensors(Dataset[Batch]):
 
 
 class EpochOrder(Sampler[int]):
-    """An order of the chips that seed and epoch alone decide, so that a resumed run goes on alike."""
+    """An order of the chips that seed and epoch alone decide: a resumed run goes on alike."""
 
     def __init__(self, data: ChipTensors, seed: int) -> None:
         self.data = data

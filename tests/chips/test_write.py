@@ -1,0 +1,282 @@
+"""What stands in a store of chips is what stood in the cube, and nothing half-written."""
+
+import json
+import subprocess
+import sys
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from deepforest_xr.chips import ChipSpec, write_chips
+from deepforest_xr.errors import ChipError, ConfigError, GridError, LabelError, WriteError
+from deepforest_xr.legend import LandCoverClass, Legend
+
+LEGEND = Legend("three", tuple(LandCoverClass(c, f"class {c}", "#00ff00") for c in (3, 7, 20)))
+SPEC = ChipSpec(size=32)
+
+
+def labels_of(cube, *, unlabelled=0.1, seed=1):
+    """Codes of LEGEND in patches, some pixels without a label."""
+    rng = np.random.default_rng(seed)
+    shape = (cube.sizes["y"], cube.sizes["x"])
+    codes = rng.choice(np.array(LEGEND.codes, dtype="uint8"), shape)
+    codes[rng.random(shape) < unlabelled] = 255
+    coords = {name: cube.coords[name] for name in ("y", "x", "spatial_ref")}
+    return xr.DataArray(codes, dims=("y", "x"), coords=coords, attrs=LEGEND.attrs())
+
+
+def with_gaps(cube):
+    """NaN in one band of some pixels, and on the whole of one chip."""
+    holes = cube["s2"].copy(deep=True)
+    holes[2, 5:9, 40:47] = np.nan
+    holes[:, 32:64, 64:96] = np.nan
+    return cube.assign(s2=holes)
+
+
+@pytest.fixture
+def cut(synthetic_cube, tmp_path):
+    """A cube of 3 x 5 chips and a rest, its labels, and the store."""
+    cube = with_gaps(synthetic_cube((101, 170), months=(6, 7)))
+    labels = labels_of(cube)
+    path = write_chips(cube, labels, tmp_path / "chips.zarr", spec=SPEC)
+    return cube, labels, zarr.open_group(path, mode="r")
+
+
+def at(store, chip):
+    row, col = int(store["row"][chip]), int(store["col"][chip])
+    return {"y": slice(row, row + 32), "x": slice(col, col + 32)}
+
+
+def test_chips_are_slices_of_the_cube(cut):
+    cube, labels, store = cut
+    assert store["row"].shape[0] == 3 * 5 - 1  # one chip has no data
+    for chip in range(store["row"].shape[0]):
+        here = cube.isel(at(store, chip))
+        np.testing.assert_array_equal(store["s2"][chip], here["s2"])
+        np.testing.assert_array_equal(store["s1"][chip], here["s1"])
+        seen = ~np.isnan(here["s2"].to_numpy()).any(axis=0)
+        expected = np.where(seen, labels.isel(at(store, chip)), 255)
+        np.testing.assert_array_equal(store["label"][chip], expected)
+
+
+def test_no_label_where_a_band_is_missing(cut):
+    _, _, store = cut
+    missing = np.isnan(store["s2"][:]).any(axis=1)
+    assert missing.any()
+    assert (store["label"][:][missing] == 255).all()
+
+
+def test_histograms_count_the_labels(cut):
+    _, _, store = cut
+    for chip in range(store["row"].shape[0]):
+        counts = [int((store["label"][chip] == code).sum()) for code in LEGEND.codes]
+        assert store["histogram"][chip].tolist() == counts
+
+
+def test_no_pixel_is_in_two_chips(cut):
+    cube, _, store = cut
+    taken = np.zeros((cube.sizes["y"], cube.sizes["x"]), dtype=int)
+    for chip in range(store["row"].shape[0]):
+        window = at(store, chip)
+        taken[window["y"], window["x"]] += 1
+    assert taken.max() == 1
+    assert taken.sum() == store["row"].shape[0] * 32 * 32
+
+
+def test_the_store_is_sharded_zarr_v3(cut):
+    _, _, store = cut
+    path = store.store.root
+    for name, dims in {
+        "s2": ["chip", "band", "y", "x"],
+        "s1": ["chip", "month", "polarization", "y", "x"],
+        "label": ["chip", "y", "x"],
+    }.items():
+        card = json.loads((path / name / "zarr.json").read_text())
+        assert card["zarr_format"] == 3
+        assert [codec["name"] for codec in card["codecs"]] == ["sharding_indexed"]
+        inner = card["codecs"][0]["configuration"]["chunk_shape"]
+        assert inner == [1, *card["shape"][1:]]  # a chip is read alone
+        assert card["dimension_names"] == dims
+
+
+def test_attributes_say_what_the_chips_are(cut):
+    cube, _, store = cut
+    attrs = dict(store.attrs)
+    assert attrs["bands"] == cube["band"].to_numpy().tolist()
+    assert attrs["months"] == [6, 7]
+    assert attrs["size"] == 32
+    assert Legend.from_dict(attrs["legend"]) == LEGEND
+    assert attrs["cube"]["s2_period"] == "2018-06-01/2018-08-31"
+    assert "simulated" not in attrs["cube"]
+
+
+def test_simulated_chips_say_so(synthetic_cube, tmp_path):
+    cube = synthetic_cube((64, 96)).assign_attrs(simulated="true")
+    path = write_chips(cube, labels_of(cube), tmp_path / "c", spec=SPEC)
+    assert zarr.open_group(path, mode="r").attrs["cube"]["simulated"] == "true"
+
+
+def test_xarray_opens_the_store(cut):
+    _, _, store = cut
+    with xr.open_zarr(store.store.root, consolidated=False) as opened:
+        assert opened["s2"].dims == ("chip", "band", "y", "x")
+        assert opened.sizes["month"] == 2
+
+
+def test_blocks_of_chips_go_whole_to_a_split(cut):
+    _, _, store = cut
+    block, split = store["block"][:], store["split"][:]
+    assert set(split.tolist()) == {0, 1, 2}
+    for name in np.unique(block):
+        assert len(set(split[block == name].tolist())) == 1
+
+
+def test_blocks_are_squares_of_the_landscape(synthetic_cube, tmp_path):
+    cube = synthetic_cube((192, 288))
+    spec = ChipSpec(size=32, block=3)
+    store = zarr.open_group(write_chips(cube, labels_of(cube), tmp_path / "c", spec=spec), mode="r")
+    squares = {(r // 96, c // 96) for r, c in zip(store["row"], store["col"], strict=True)}
+    assert len(squares) == len(np.unique(store["block"])) == 2 * 3
+    for name in np.unique(store["block"]):
+        chips = np.flatnonzero(store["block"][:] == name)
+        assert np.ptp(store["row"][:][chips]) < 96
+        assert np.ptp(store["col"][:][chips]) < 96
+
+
+def test_the_seed_decides_the_split(synthetic_cube, tmp_path):
+    cube = synthetic_cube((160, 224))
+    labels = labels_of(cube)
+    splits = []
+    for number, seed in enumerate((0, 0, 1)):
+        spec = ChipSpec(size=32, seed=seed)
+        path = write_chips(cube, labels, tmp_path / str(number), spec=spec)
+        splits.append(zarr.open_group(path, mode="r")["split"][:].tolist())
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_a_lazy_cube_gives_the_same_chips(synthetic_cube, tmp_path):
+    cube = with_gaps(synthetic_cube((101, 170), months=(6, 7)))
+    labels = labels_of(cube)
+    one = write_chips(cube, labels, tmp_path / "a", spec=SPEC)
+    lazy = cube.chunk({"y": 37, "x": 50, "band": 3})
+    two = write_chips(lazy, labels.chunk({"y": 23, "x": 41}), tmp_path / "b", spec=SPEC)
+    a, b = zarr.open_group(one, mode="r"), zarr.open_group(two, mode="r")
+    for name in a.array_keys():
+        np.testing.assert_array_equal(a[name][:], b[name][:])
+
+
+def test_many_shards_hold_what_one_holds(synthetic_cube, tmp_path, monkeypatch):
+    cube = with_gaps(synthetic_cube((101, 170)))
+    labels = labels_of(cube)
+    one = zarr.open_group(write_chips(cube, labels, tmp_path / "a", spec=SPEC), mode="r")
+    monkeypatch.setattr("deepforest_xr.chips.write.SHARD_BYTES", 4 * 4 * 10 * 32 * 32)
+    many = zarr.open_group(write_chips(cube, labels, tmp_path / "b", spec=SPEC), mode="r")
+    assert many["s2"].shards[0] == 4
+    for name in ("s2", "label", "row", "histogram"):
+        np.testing.assert_array_equal(one[name][:], many[name][:])
+
+
+def test_progress_ends_with_all_strips(synthetic_cube, tmp_path):
+    seen = []
+    cube = synthetic_cube((101, 170))
+    write_chips(
+        cube, labels_of(cube), tmp_path / "c", spec=SPEC, progress=lambda *n: seen.append(n)
+    )
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def refused(error, match, *arguments, **options):
+    with pytest.raises(error, match=match) as caught:
+        write_chips(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_cut_is_refused_in_one_line(synthetic_cube, tmp_path):
+    cube = synthetic_cube((96, 160))
+    labels = labels_of(cube)
+    out = tmp_path / "c"
+    refused(ChipError, "no whole chip of 128 pixels", cube, labels, out, spec=ChipSpec(size=128))
+    refused(ChipError, "2 blocks of labelled chips", cube.isel(y=slice(0, 32), x=slice(0, 64)),
+            labels.isel(y=slice(0, 32), x=slice(0, 64)), out, spec=SPEC)  # fmt: skip
+    empty = labels.copy(data=np.full(labels.shape, 255, dtype="uint8"))
+    refused(ChipError, "no chip has labelled pixels", cube, empty, out, spec=SPEC)
+    refused(GridError, "label raster", cube, labels.isel(x=slice(1, None)), out, spec=SPEC)
+    refused(LabelError, r"codes \[9\]", cube, labels.where(labels != 7, 9), out, spec=SPEC)
+    bare = labels.copy()
+    bare.attrs = {}
+    refused(LabelError, "flag_values", cube, bare, out, spec=SPEC)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, -32, 48, 31])
+def test_a_chip_is_a_multiple_of_32(size):
+    with pytest.raises(ConfigError, match="multiple of 32"):
+        ChipSpec(size=size)
+
+
+def test_a_task_that_fails_half_way_leaves_nothing(synthetic_cube, tmp_path):
+    cube = synthetic_cube((128, 160)).chunk({"y": 32})
+
+    def block(values, block_info=None):
+        if block_info[0]["chunk-location"][1] == 3:
+            raise RuntimeError("scene\nis gone")
+        return values
+
+    broken = da.map_blocks(block, cube["s2"].data, dtype="float32")
+    cube["s2"] = cube["s2"].copy(data=broken)
+    refused(WriteError, "scene is gone", cube, labels_of(cube), tmp_path / "c", spec=SPEC)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_store_is_replaced_only_when_asked_and_only_by_a_whole_one(
+    synthetic_cube, tmp_path
+):
+    cube = synthetic_cube((96, 160))
+    labels = labels_of(cube)
+    path = write_chips(cube, labels, tmp_path / "c", spec=SPEC)
+    refused(WriteError, "c exists", cube, labels, path, spec=SPEC)
+    bad = labels.where(labels != 7, 9)
+    refused(LabelError, "9", cube, bad, path, spec=SPEC, overwrite=True)
+    before = zarr.open_group(path, mode="r")["s2"][:]
+    np.testing.assert_array_equal(before[0], cube["s2"][:, :32, :32])
+    write_chips(cube + 1, labels, path, spec=SPEC, overwrite=True)
+    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["s2"][:], before + 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+LIMITED = """
+import resource, signal, sys
+import numpy as np, xarray as xr
+from deepforest_xr.chips import ChipSpec, write_chips
+from deepforest_xr.errors import WriteError
+from deepforest_xr.grid import Grid
+from deepforest_xr.legend import amazon13
+grid = Grid.from_bounds((0, 0, 1600, 960), crs="EPSG:32721")
+rng = np.random.default_rng(0)
+s2 = rng.random((3, *grid.shape), dtype="float32")
+bands = ["B02", "B03", "B04"]
+cube = xr.Dataset({"s2": (("band", "y", "x"), s2)}, coords={"band": bands, **grid.coords()})
+codes = rng.integers(1, 14, grid.shape).astype("uint8")
+labels = xr.DataArray(codes, dims=("y", "x"), coords=grid.coords(), attrs=amazon13().attrs())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+try:
+    write_chips(cube, labels, sys.argv[1], spec=ChipSpec(size=32))
+except WriteError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "c")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.count("\n") == 1
+    assert "File too large" in run.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,289 @@
+"""Training learns, logs, continues where it was interrupted, and refuses in one line."""
+
+import importlib.util
+import json
+import signal
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+import zarr
+
+from deepforest_xr import models
+from deepforest_xr.chips import ChipSpec, open_chips, write_chips
+from deepforest_xr.errors import ChipError, ConfigError, MissingExtraError, ReadError, WriteError
+from deepforest_xr.grid import Grid
+from deepforest_xr.legend import LandCoverClass, Legend
+from deepforest_xr.models.inputs import Standardisation
+from deepforest_xr.training import TrainSettings, train
+from deepforest_xr.training.module import TrainingModule
+
+LEGEND = Legend("two", tuple(LandCoverClass(c, f"class {c}", "#00ff00") for c in (4, 9)))
+BANDS = ("B02", "B04", "B08")
+QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-2, "device": "cpu"}
+
+
+def easy_cube(shape=(160, 192), *, months=(), seed=0):
+    """Class 9 where band B08 is bright, class 4 elsewhere (three pixels in five)."""
+    grid = Grid.from_bounds((0, 0, 10 * shape[1], 10 * shape[0]), crs="EPSG:32721")
+    rng = np.random.default_rng(seed)
+    s2 = rng.normal(0.2, 0.05, (3, *shape)).astype("float32")
+    patches = np.kron(rng.random((shape[0] // 8, shape[1] // 8)) > 0.6, np.ones((8, 8), bool))
+    s2[2] += 0.3 * patches
+    data = {"s2": (("band", "y", "x"), s2)}
+    coords = {"band": list(BANDS), **grid.coords()}
+    if months:
+        s1 = rng.normal(-10, 2, (len(months), 2, *shape)).astype("float32")
+        data["s1"] = (("month", "polarization", "y", "x"), s1)
+        coords |= {"month": list(months), "polarization": ["vv", "vh"]}
+    cube = xr.Dataset(data, coords=coords, attrs={"dataset": "S2"})
+    codes = np.where(patches, 9, 4).astype("uint8")
+    labels = xr.DataArray(codes, dims=("y", "x"), coords=grid.coords(), attrs=LEGEND.attrs())
+    return cube, labels
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    """The U-Net with few filters: the same steps, quicker."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepforest_xr.models.unet.ENCODER_FILTERS", (4,) * 6)
+        patch.setattr("deepforest_xr.models.unet.DECODER_FILTERS", (4,) * 5)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """30 chips of an easy problem."""
+    path = tmp_path_factory.mktemp("chips") / "chips.zarr"
+    return write_chips(*easy_cube(), path, spec=ChipSpec(size=32))
+
+
+@pytest.fixture(scope="module")
+def finished(store, tmp_path_factory):
+    """A run of three epochs that nothing interrupted."""
+    out = tmp_path_factory.mktemp("run") / "r"
+    handler = signal.getsignal(signal.SIGINT)
+    checkpoint = run(store, out)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert checkpoint == out / "checkpoint"
+    return out
+
+
+def run(store, out, *, model="u-net", s2_branch=None, **changes):
+    settings = TrainSettings(**(QUICK | changes))
+    return train(
+        store, model=model, out=out, settings=settings, s2_branch=s2_branch, progress=False
+    )
+
+
+def metrics(out):
+    """One row an epoch."""
+    return pd.read_csv(out / "metrics.csv").groupby("epoch").first()
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Raise something in a step of an epoch, once."""
+
+    def at(epoch, error=KeyboardInterrupt):
+        original, left = TrainingModule.training_step, [error]
+
+        def step(self, batch, batch_idx):
+            if left and self.current_epoch == epoch and batch_idx == 1:
+                raise left.pop()
+            return original(self, batch, batch_idx)
+
+        monkeypatch.setattr(TrainingModule, "training_step", step)
+
+    return at
+
+
+def test_an_easy_problem_is_learned(finished, store):
+    table = metrics(finished)
+    assert table["train_loss"].iloc[-1] < 0.8 * table["train_loss"].iloc[0]
+    counts = open_chips(store).class_counts("validation")
+    assert table["val_accuracy"].max() > counts.max() / counts.sum() + 0.1
+
+
+def test_a_run_leaves_what_it_says(finished, store):
+    names = {p.name for p in finished.iterdir()}
+    assert names >= {"run.json", "metrics.csv", "curve.png", "checkpoint", "best.ckpt", "last.ckpt"}
+    card = json.loads((finished / "run.json").read_text())
+    assert card["model"] == "u-net"
+    assert card["settings"]["epochs"] == 3
+    assert card["chips"]["bands"] == list(BANDS)
+    assert metrics(finished).index.tolist() == [0, 1, 2]
+    assert (finished / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_checkpoint_has_the_statistics_of_the_training_chips(finished, store):
+    checkpoint = models.load(finished / "checkpoint")
+    root = zarr.open_group(store, mode="r")
+    values = root["s2"][:][root["split"][:] == 0]
+    np.testing.assert_allclose(checkpoint.mean, np.nanmean(values, axis=(0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(checkpoint.std, np.nanstd(values, axis=(0, 2, 3)), rtol=1e-4)
+    assert checkpoint.legend == LEGEND
+    assert checkpoint.bands == BANDS
+    assert checkpoint.provenance["settings"]["seed"] == 0
+
+
+def test_the_checkpoint_scores_what_the_log_says_of_its_epoch(finished, store):
+    checkpoint, chips = models.load(finished / "checkpoint"), open_chips(store)
+    network = checkpoint.build()
+    right = seen = 0
+    for chip in chips.indices("validation"):
+        arrays = chips.read(int(chip))
+        x = (arrays["s2"] - np.array(checkpoint.mean)[:, None, None]) / np.array(checkpoint.std)[
+            :, None, None
+        ]
+        with torch.no_grad():
+            code = np.array([4, 9])[network(torch.tensor(x[None]).float()).argmax(1)[0]]
+        right += int((code == arrays["label"]).sum())
+        seen += code.size
+    assert right / seen == pytest.approx(metrics(finished)["val_accuracy"].max(), abs=2e-3)
+
+
+def test_an_interrupted_run_continues_and_ends_as_if_nothing_had_happened(
+    finished, store, tmp_path, interrupt
+):
+    out = tmp_path / "r"
+    interrupt(1)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, out)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not (out / "checkpoint").exists()
+    first = metrics(out)
+    torch.manual_seed(99)  # what another process would have drawn
+    np.random.seed(99)  # noqa: NPY002
+    run(store, out)
+    again, straight = metrics(out), metrics(finished)
+    assert again.index.tolist() == [0, 1, 2]
+    assert again["train_loss"].iloc[0] == first["train_loss"].iloc[0]
+    pd.testing.assert_frame_equal(again, straight, check_like=True)
+    a, b = (models.load(folder / "checkpoint").state_dict for folder in (out, finished))
+    assert all(torch.equal(a[key], b[key]) for key in b)
+    last = [
+        torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (out, finished)
+    ]
+    assert all(torch.equal(last[0][key], last[1][key]) for key in last[1])
+
+
+def test_a_run_interrupted_in_its_first_epoch_begins_anew(store, tmp_path, interrupt, finished):
+    interrupt(0)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, tmp_path / "r")
+    run(store, tmp_path / "r")
+    pd.testing.assert_frame_equal(metrics(tmp_path / "r"), metrics(finished), check_like=True)
+
+
+def test_a_finished_run_is_refused(finished, store):
+    with pytest.raises(ConfigError, match="this run has ended"):
+        run(store, finished)
+
+
+def test_another_run_in_the_folder_is_refused(store, tmp_path, interrupt):
+    interrupt(0)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, tmp_path / "r")
+    with pytest.raises(ConfigError, match="other chips, model or settings"):
+        run(store, tmp_path / "r", seed=1)
+    other = write_chips(*easy_cube(seed=5), tmp_path / "other", spec=ChipSpec(size=32))
+    with pytest.raises(ConfigError, match="other chips, model or settings"):
+        run(other, tmp_path / "r")
+
+
+def test_training_stops_when_validation_gets_no_better(store, tmp_path, monkeypatch):
+    def no_better(self):
+        for split in self.hits:
+            self.log(f"{split}_accuracy", 0.5)
+
+    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", no_better)
+    run(store, tmp_path / "r", epochs=9, patience=1)
+    assert metrics(tmp_path / "r").index.tolist() == [0, 1]
+
+
+def test_a_loss_that_is_not_finite_stops_in_one_line(store, tmp_path):
+    with pytest.raises(ChipError, match="the loss became nan in epoch") as caught:
+        run(store, tmp_path / "r", learning_rate=1e30)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r" / "checkpoint").exists()
+
+
+def test_two_branches_need_radar_chips(store, tmp_path):
+    with pytest.raises(ConfigError, match="deepforest-2b needs Sentinel-1") as caught:
+        run(store, tmp_path / "r", model="deepforest-2b")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("changes", [{"model": "resnet"}, {"s2_branch": "released"}])
+def test_a_network_that_does_not_exist_is_refused_before_a_folder_is_made(store, tmp_path, changes):
+    with pytest.raises(ConfigError):
+        run(store, tmp_path / "r", **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_chips_and_no_lightning_are_said_in_one_line(store, tmp_path, monkeypatch):
+    with pytest.raises(ReadError, match="is not a store of chips"):
+        run(tmp_path / "absent", tmp_path / "r")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot be written"):
+        run(store, tmp_path / "file")
+    monkeypatch.setitem(
+        train.__globals__,
+        "find_spec",
+        lambda name: None if name == "lightning" else importlib.util.find_spec(name),
+    )
+    with pytest.raises(MissingExtraError, match=r'pip install "deepforest-xr\[train\]"'):
+        run(store, tmp_path / "r")
+
+
+def test_it_trains_beside_the_main_thread(store, tmp_path):
+    done = []
+    thread = threading.Thread(target=lambda: done.append(run(store, tmp_path / "r", epochs=1)))
+    thread.start()
+    thread.join()
+    assert done == [tmp_path / "r" / "checkpoint"]
+
+
+def test_one_branch_takes_radar_stacked_before_the_bands(tmp_path):
+    cube, labels = easy_cube((96, 128), months=(6, 7))
+    chips = write_chips(cube, labels, tmp_path / "c", spec=ChipSpec(size=32))
+    checkpoint = models.load(run(chips, tmp_path / "r", epochs=1))
+    assert checkpoint.bands == ("vv_06", "vh_06", "vv_07", "vh_07", *BANDS)
+    assert checkpoint.build_arguments["bands"] == 7
+    np.testing.assert_allclose(checkpoint.mean[:4], -10, atol=0.2)
+    np.testing.assert_allclose(checkpoint.mean[4:6], 0.2, atol=0.02)
+
+
+def test_two_branches_train_and_predict(tmp_path):
+    cube, labels = easy_cube((32, 128), months=(6, 7))
+    spec = ChipSpec(size=32, block=1)
+    chips = write_chips(cube, labels, tmp_path / "c", spec=spec)
+    checkpoint = models.load(run(chips, tmp_path / "r", model="deepforest-2b", epochs=1))
+    assert checkpoint.months == (6, 7)
+    scaling = Standardisation(
+        np.array(checkpoint.mean, "float32"), np.array(checkpoint.std, "float32"), 2, True
+    )
+    first = open_chips(chips).read(0)
+    pair = [torch.from_numpy(a)[None] for a in scaling.apply(first["s2"], first["s1"])]
+    with torch.no_grad():
+        assert checkpoint.build()(*pair).shape == (1, 2, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"batch": 0}, {"patience": 0}, {"learning_rate": 0.0}, {"device": "tpu"},
+     {"learning_rate": float("nan")}],
+)  # fmt: skip
+def test_settings_are_checked_when_made(wrong):
+    with pytest.raises(ConfigError):
+        TrainSettings(**wrong)
