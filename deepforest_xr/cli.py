@@ -179,6 +179,9 @@ def chips(
     legend: LegendFile = None,
     band: LabelBand = None,
     size: Annotated[int, typer.Option(help="Side of a chip in pixels, a multiple of 32.")] = 256,
+    margin: Annotated[
+        int, typer.Option(help="Pixels on each side of a chip that are context without labels.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -195,7 +198,7 @@ def chips(
             opened,
             aligned,
             out,
-            spec=dfx.ChipSpec(size=size, seed=seed),
+            spec=dfx.ChipSpec(size=size, margin=margin, seed=seed),
             overwrite=overwrite,
             progress=progress,
         )
@@ -343,8 +346,10 @@ def demo(
         str, typer.Option(help="u-net, deepforest-1b or deepforest-2b (they take longer).")
     ] = "u-net",
     size: Annotated[int, typer.Option(help="Side of the simulated scene in pixels.")] = 512,
-    chip: Annotated[int | None, typer.Option(help="Side of a chip in pixels.")] = None,
-    epochs: Annotated[int, typer.Option(help="At most.")] = 30,
+    chip: Annotated[int, typer.Option(help="Side of a chip in pixels.")] = 64,
+    epochs: Annotated[
+        int | None, typer.Option(help="At most; default: about 300 steps' worth.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of simulation, split and training.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +196,7 @@ def _overlapping(items: list[pystac.Item], grid: Grid) -> list[pystac.Item]:
     west, south, east, north = grid.bbox_lonlat
     kept = []
     for item in items:
-        w, s, e, n = item.bbox or (-180.0, -90.0, 180.0, 90.0)
+        w, s, e, n = _flat(item.bbox) if item.bbox else (-180.0, -90.0, 180.0, 90.0)
         # A box whose west lies east of its east crosses the antimeridian: keep it.
         across = w > e or west > east
         if (across or (w <= east and e >= west)) and s <= north and n >= south:
@@ -207,7 +208,8 @@ def _time(item: pystac.Item) -> str:
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
         raise CatalogError(f"scene {item.id!r} has no datetime.")
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    utc = moment.astimezone(UTC) if moment.tzinfo else moment
+    return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _open_s2(source: Source, bands: Sequence[str], masked: Sequence[int]) -> xr.Dataset:
@@ -414,5 +416,10 @@ def _asset_bounds(item: pystac.Item, asset: pystac.Asset, grid: Grid) -> Bounds:
         return transform_bounds(tuple(fields["proj:bbox"]), code, grid.crs)
     if item.bbox is None:
         raise CatalogError(f"scene {item.id!r} has neither proj:bbox nor bbox.")
-    left, bottom, right, top = item.bbox
-    return transform_bounds((left, bottom, right, top), "EPSG:4326", grid.crs)
+    return transform_bounds(_flat(item.bbox), "EPSG:4326", grid.crs)
+
+
+def _flat(bbox: Sequence[float]) -> Bounds:
+    """West, south, east, north of a box that may have heights between them."""
+    half = len(bbox) // 2
+    return bbox[0], bbox[1], bbox[half], bbox[half + 1]

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from deepforest_xr.errors import ReadError, WriteError
 from deepforest_xr.atomic import staged
+from deepforest_xr.errors import ReadError, WriteError
 
 
 def write_half(target, error, **kwargs):

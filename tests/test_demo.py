@@ -101,7 +101,7 @@ def test_an_interrupted_demo_goes_on_where_it_was(tmp_path, done, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("deepforest_xr.demo.write_zarr", fail)
+        patch.setattr("deepforest_xr.demo.run.write_zarr", fail)
         with pytest.raises(KeyboardInterrupt):
             run_demo(out, TINY)
     chips = times(out / "chips.zarr")

@@ -46,6 +46,16 @@ class Chips:
     attrs: dict[str, Any]
     """Size, seed, grid and provenance."""
 
+    @property
+    def margin(self) -> int:
+        """Pixels on each side of a chip that are context without labels."""
+        return int(self.attrs["margin"])
+
+    @property
+    def core(self) -> int:
+        """Side of a chip's labelled part in pixels."""
+        return int(self.attrs["size"]) - 2 * self.margin
+
     def indices(self, split: str) -> NDArray[np.int64]:
         """Positions of a split's chips; `split` is train, validation or test."""
         return np.flatnonzero(self.split == SPLITS.index(split))
@@ -60,9 +70,9 @@ class Chips:
         return {name: np.asarray(self.root[name][chip]) for name in names}  # type: ignore[index]
 
     def mask(self, split: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """True on the grid pixels of a split's chips, dims (y, x) of the cube's grid."""
+        """True on the labelled part of a split's chips, dims (y, x) of the cube's grid."""
         mask = np.zeros(shape, dtype=bool)
-        size = int(self.attrs["size"])
+        size = self.core
         rows, cols = np.asarray(self.root["row"]), np.asarray(self.root["col"])
         for chip in self.indices(split):
             mask[rows[chip] : rows[chip] + size, cols[chip] : cols[chip] + size] = True

@@ -39,6 +39,11 @@ class ChipSpec:
     size: int = 256
     """Side of a chip in pixels, a multiple of 32 (five halvings in the encoders)."""
 
+    margin: int = 0
+    """Pixels on each side of a chip that are context only: their labels are 255, and they may
+    lie on a neighbour's labelled part or, as NaN, beyond the cube. For areas too small for
+    chips of the side a network needs (64 pixels and more)."""
+
     block: int | None = None
     """Side of a block in chips; blocks go whole to one split. Default: 2, or 1 where the
     area has fewer than 12 blocks of 2 x 2."""
@@ -55,10 +60,20 @@ class ChipSpec:
     def __post_init__(self) -> None:
         if self.size <= 0 or self.size % STRIDE:
             raise ConfigError(f"chip size {self.size} is not a positive multiple of 32; try 256.")
+        if not 0 <= self.margin < self.size / 2:
+            raise ConfigError(
+                f"margin={self.margin} leaves nothing of a chip of {self.size} pixels; "
+                "it is at least 0 and less than half the size."
+            )
         if self.block is not None and self.block < 1:
             raise ConfigError(f"block={self.block} chips is not positive; try 2.")
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed} is negative; try 0.")
+
+    @property
+    def core(self) -> int:
+        """Side of the labelled part in pixels; these parts do not overlap."""
+        return self.size - 2 * self.margin
 
 
 @dataclass(slots=True)
@@ -79,7 +94,7 @@ def write_chips(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Cut a cube and its labels into chips that do not overlap.
+    """Cut a cube and its labels into chips whose labelled parts do not overlap.
 
     Parameters
     ----------
@@ -91,8 +106,8 @@ def write_chips(
     path : str or Path
         Zarr v3 store to write: ``s2 (chip, band, y, x)`` float32, ``s1 (chip, month,
         polarization, y, x)`` float32, ``label (chip, y, x)`` uint8 (255 also where the
-        cube has no data); per chip ``split``, ``block``, ``row``, ``col`` (pixels of the
-        grid) and ``histogram (chip, class)``.
+        cube has no data); per chip ``split``, ``block``, ``row``, ``col`` (first pixel
+        of its labelled part on the grid) and ``histogram (chip, class)``.
     spec : ChipSpec
         Size and split.
     overwrite : bool
@@ -118,10 +133,10 @@ def write_chips(
     grid = Grid.of(cube)
     grid.require_same(Grid.of(labels), ours="the cube", theirs="the label raster")
     legend = Legend.from_attrs(labels.attrs)
-    rows, cols = (n // spec.size for n in grid.shape)
+    rows, cols = (n // spec.core for n in grid.shape)
     if rows * cols == 0:
         raise ChipError(
-            f"{grid.describe()} holds no whole chip of {spec.size} pixels: "
+            f"{grid.describe()} holds no whole chip of {spec.core} pixels: "
             "take a larger area or smaller chips."
         )
     with staged(path, overwrite=overwrite) as part:
@@ -133,8 +148,8 @@ def write_chips(
         for row, chips in _strips(cube, labels, legend, spec, rows, cols):
             for col, chip, histogram in chips:
                 batch.append(chip)
-                index.row.append(row * spec.size)
-                index.col.append(col * spec.size)
+                index.row.append(row * spec.core)
+                index.col.append(col * spec.core)
                 index.histogram.append(histogram)
                 if len(batch) == shard:
                     _flush(arrays, batch, len(index.row))
@@ -150,23 +165,49 @@ def _strips(
     cube: xr.Dataset, labels: xr.DataArray, legend: Legend, spec: ChipSpec, rows: int, cols: int
 ) -> Iterator[tuple[int, list[tuple[int, dict[str, NDArray[Any]], NDArray[np.int64]]]]]:
     """Give every row of chips: column, arrays and class histogram of those with labels."""
-    names = [name for name in ("s2", "s1") if name in cube]
-    needed = spec.min_labelled * spec.size**2
+    needed = spec.min_labelled * spec.core**2
+    inner = slice(spec.margin, spec.margin + spec.core)
     for row in range(rows):
-        window = {"y": slice(row * spec.size, (row + 1) * spec.size)}
-        strip, codes = dask.compute(cube[names].isel(window), labels.isel(window))
-        arrays = {name: strip[name].to_numpy() for name in names}
-        seen = np.isfinite(arrays["s2"]).all(axis=0)
-        label = np.where(seen, codes.to_numpy(), UNLABELLED).astype("uint8")
-        _require_known(label, legend)
+        strip = _read_strip(cube, labels, spec, row, cols)
+        _require_known(strip["label"], legend)
         chips = []
         for col in range(cols):
-            at = slice(col * spec.size, (col + 1) * spec.size)
-            histogram = np.array([(label[:, at] == c).sum() for c in legend.codes])
-            if histogram.sum() > max(needed, 0):
-                chip = {name: array[..., at] for name, array in arrays.items()}
-                chips.append((col, {**chip, "label": label[:, at]}, histogram))
+            at = slice(col * spec.core, col * spec.core + spec.size)
+            label = np.full((spec.size, spec.size), UNLABELLED, dtype="uint8")
+            label[inner, inner] = strip["label"][inner, at][:, inner]
+            histogram = np.array([(label == c).sum() for c in legend.codes])
+            if histogram.sum() > needed:
+                chip = {name: array[..., at] for name, array in strip.items() if name != "label"}
+                chips.append((col, {**chip, "label": label}, histogram))
         yield row, chips
+
+
+def _read_strip(
+    cube: xr.Dataset, labels: xr.DataArray, spec: ChipSpec, row: int, cols: int
+) -> dict[str, NDArray[Any]]:
+    """Read a row of chips with margins; beyond the cube NaN and 255."""
+    height, width = labels.sizes["y"], labels.sizes["x"]
+    top, bottom = row * spec.core - spec.margin, (row + 1) * spec.core + spec.margin
+    right = cols * spec.core + spec.margin
+    window = {"y": slice(max(top, 0), bottom), "x": slice(0, right)}
+    beyond = [
+        (max(-top, 0), max(bottom - height, 0)),
+        (spec.margin, max(right - width, 0)),
+    ]
+    names = [name for name in ("s2", "s1") if name in cube]
+    pixels, codes = dask.compute(cube[names].isel(window), labels.isel(window))
+    strip = {name: pixels[name].to_numpy() for name in names}
+    seen = np.isfinite(strip["s2"]).all(axis=0)
+    label = np.where(seen, codes.to_numpy(), UNLABELLED).astype("uint8")
+    if spec.margin:
+        strip = {n: _extend(array, beyond, np.nan) for n, array in strip.items()}
+        label = _extend(label, beyond, UNLABELLED)
+    return {**strip, "label": label}
+
+
+def _extend(array: NDArray[Any], beyond: list[tuple[int, int]], value: float) -> NDArray[Any]:
+    width = [(0, 0)] * (array.ndim - 2) + beyond
+    return np.pad(array, width, constant_values=value)
 
 
 def _require_known(label: NDArray[np.uint8], legend: Legend) -> None:
@@ -228,7 +269,7 @@ def _write_index(
     """Write what is known of every chip, last of all the description of the store."""
     row, col = np.array(index.row), np.array(index.col)
     histogram = np.stack(index.histogram)
-    side = spec.size * (spec.block or _default_block(row // spec.size, col // spec.size))
+    side = spec.core * (spec.block or _default_block(row // spec.core, col // spec.core))
     block = (row // side) * (grid.shape[1] // side + 1) + col // side
     split = assign_splits(block, histogram, fractions=spec.fractions, seed=spec.seed)
     columns = {"row": row, "col": col, "block": block, "split": split}
@@ -252,6 +293,7 @@ def _description(
     return {
         "format": FORMAT,
         "size": spec.size,
+        "margin": spec.margin,
         "block_pixels": side,
         "seed": spec.seed,
         "bands": [str(b) for b in cube["band"].to_numpy()],

@@ -2,6 +2,6 @@
 
 from deepforest_xr.testing.landscape import landscape
 from deepforest_xr.testing.laziness import no_compute
-from deepforest_xr.testing.scenes import SimulatedScene, simulate_scene
+from deepforest_xr.testing.scenes import SimulatedScene, open_scene, simulate_scene
 
-__all__ = ["SimulatedScene", "landscape", "no_compute", "simulate_scene"]
+__all__ = ["SimulatedScene", "landscape", "no_compute", "open_scene", "simulate_scene"]

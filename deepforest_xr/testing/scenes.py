@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepforest_xr.errors import ConfigError
+from deepforest_xr.errors import ConfigError, ReadError
 from deepforest_xr.legend import amazon13
 from deepforest_xr.testing import mapbiomas, stac, tiles
 from deepforest_xr.testing.landscape import Land, build
@@ -57,6 +57,32 @@ class SimulatedScene:
 
     grid: Grid
     """The truth's 10 m grid (EPSG:32721), completely covered by every month's scenes."""
+
+
+def open_scene(folder: str | Path) -> SimulatedScene:
+    """Find again what `simulate_scene` has written to a folder.
+
+    Raises
+    ------
+    ReadError
+        If there is no whole scene.
+    """
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    from deepforest_xr.grid import Grid, parse_crs
+
+    folder = Path(folder)
+    names = {"items": "items.json", "labels": "mapbiomas.tif", "truth": "truth.tif"}
+    paths = {key: folder / name for key, name in names.items()}
+    try:
+        with rasterio.open(paths["truth"]) as truth:
+            grid = Grid(parse_crs(truth.crs.to_wkt()), truth.transform, truth.shape)
+    except RasterioError as error:
+        raise ReadError(f"{str(folder)!r} holds no simulated scene: simulate it again.") from error
+    if missing := [path.name for path in paths.values() if not path.exists()]:
+        raise ReadError(f"{str(folder)!r} lacks {missing[0]}: simulate the scene again.")
+    return SimulatedScene(folder=folder, grid=grid, **paths)
 
 
 def simulate_scene(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepforest_xr.atomic import staged
 from deepforest_xr.chips import Chips, open_chips
 from deepforest_xr.errors import ConfigError, MissingExtraError, WriteError
 from deepforest_xr.models import Checkpoint, build, channel_names, entry
@@ -163,7 +164,8 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
                     "choose another folder, or delete it."
                 )
             return not (out / "last.ckpt").exists()
-        card.write_text(json.dumps(run, indent=2), encoding="utf-8")
+        with staged(card) as part:
+            part.write_text(json.dumps(run, indent=2), encoding="utf-8")
     except OSError as error:
         raise WriteError(f"run folder {str(out)!r} cannot be written: {error}.") from error
     return True

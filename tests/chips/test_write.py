@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from deepforest_xr.chips import ChipSpec, write_chips
+from deepforest_xr.chips import ChipSpec, open_chips, write_chips
 from deepforest_xr.errors import ChipError, ConfigError, GridError, LabelError, WriteError
 from deepforest_xr.legend import LandCoverClass, Legend
 
@@ -250,7 +250,7 @@ def test_an_existing_store_is_replaced_only_when_asked_and_only_by_a_whole_one(
 LIMITED = """
 import resource, signal, sys
 import numpy as np, xarray as xr
-from deepforest_xr.chips import ChipSpec, write_chips
+from deepforest_xr.chips import ChipSpec, open_chips, write_chips
 from deepforest_xr.errors import WriteError
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import amazon13
@@ -280,3 +280,30 @@ def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(tmp_path):
     assert run.stdout.count("\n") == 1
     assert "File too large" in run.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_margin_is_context_without_labels(synthetic_cube, tmp_path):
+    cube = synthetic_cube((96, 160), months=(6, 7))
+    labels = labels_of(cube, unlabelled=0)
+    codes = labels.to_numpy()
+    spec = ChipSpec(size=64, margin=16)
+    store = open_chips(write_chips(cube, labels, tmp_path / "c.zarr", spec=spec))
+    rows, cols = np.asarray(store.root["row"]), np.asarray(store.root["col"])
+    assert sorted(zip(rows, cols, strict=True)) == [
+        (r, c) for r in (0, 32, 64) for c in (0, 32, 64, 96, 128)
+    ]
+    padded = np.pad(cube["s2"].to_numpy(), [(0, 0), (16, 16), (16, 16)], constant_values=np.nan)
+    for chip, (row, col) in enumerate(zip(rows, cols, strict=True)):
+        arrays = store.read(chip)
+        np.testing.assert_array_equal(arrays["s2"], padded[:, row : row + 64, col : col + 64])
+        assert arrays["s1"].shape == (2, 2, 64, 64)
+        core = arrays["label"][16:48, 16:48]
+        np.testing.assert_array_equal(core, codes[row : row + 32, col : col + 32])
+        assert (arrays["label"] != 255).sum() == core.size
+    covered = sum(store.mask(s, (96, 160)).astype(int) for s in ("train", "validation", "test"))
+    assert (covered == 1).all()
+
+
+def test_a_margin_leaves_something_of_a_chip():
+    with pytest.raises(ConfigError, match="leaves nothing of a chip of 64"):
+        ChipSpec(size=64, margin=32)
