@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from deepforest_xr.atomic import staged
 from deepforest_xr.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ def write_curve(log: Path, path: Path, *, title: str) -> Path:
     -------
     Path
         `path`.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    WriteError
+        If the picture cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,5 +61,6 @@ def write_curve(log: Path, path: Path, *, title: str) -> Path:
     best = int(np.argmax(table["val_accuracy"].to_numpy()))
     axes.axvline(best + 1, color="0.6", linestyle=":")
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=110)
+    with staged(path, overwrite=True) as part:
+        figure.savefig(part, dpi=110, format="png")
     return path

@@ -13,6 +13,7 @@ import logging
 import signal
 import threading
 import warnings
+import zipfile
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,13 @@ import numpy as np
 
 from deepforest_xr.atomic import staged
 from deepforest_xr.chips import Chips, open_chips
-from deepforest_xr.errors import ConfigError, MissingExtraError, WriteError
+from deepforest_xr.errors import (
+    ConfigError,
+    DeepForestError,
+    MissingExtraError,
+    ReadError,
+    WriteError,
+)
 from deepforest_xr.models import Checkpoint, build, channel_names, entry
 from deepforest_xr.models.inputs import Standardisation
 from deepforest_xr.training.curve import write_curve
@@ -81,7 +88,9 @@ def train(
     MissingExtraError
         If Lightning is not installed.
     ChipError, ReadError
-        If the chips cannot be used.
+        If the chips, or the state of an interrupted run, cannot be used.
+    WriteError
+        If the run cannot be saved; it can be continued.
     """
     _require_lightning()
     settings = settings or TrainSettings()
@@ -103,7 +112,7 @@ def train(
     network = _build(store, model, settings, s2_branch)
     _require_batches(store, settings)
     is_new = _claim(out, run)
-    with _quiet():
+    with _quiet(), _saving(out):
         _fit(network, store, (mean, std), settings, out, resume=not is_new, progress=progress)
     checkpoint = Checkpoint.from_module(
         network,
@@ -223,10 +232,11 @@ def _fit(
     module = TrainingModule(
         network, weights, learning_rate=settings.learning_rate, seed=settings.seed
     )
-    trainer = _trainer(settings, out, resume=resume, progress=progress)
     last = out / "last.ckpt"
     if resume:
+        _require_whole(last)
         log.info("continuing the run in %s", out)
+    trainer = _trainer(settings, out, resume=resume, progress=progress)
     with _interruptible():
         trainer.fit(
             module,
@@ -287,6 +297,29 @@ def _keep_log(csv: CSVLogger, out: Path) -> None:
     writer = csv.experiment
     rows[rows["epoch"] <= epochs].to_csv(log_file, index=False)
     writer.metrics_keys = list(rows.columns)
+
+
+def _require_whole(state: Path) -> None:
+    """Refuse a state that a full disk or a power cut left half-written."""
+    if not zipfile.is_zipfile(state):
+        raise ReadError(
+            f"{str(state)!r} was not written whole, the run cannot be continued: delete the "
+            "folder and train again."
+        )
+
+
+@contextmanager
+def _saving(out: Path) -> Iterator[None]:
+    """Make a full disk one line; the epochs saved before stay."""
+    try:
+        yield
+    except DeepForestError:
+        raise
+    except OSError as error:
+        raise WriteError(
+            f"the run in {str(out)!r} could not be saved: {error}. Free space and call again: "
+            "it continues after the last epoch that was saved."
+        ) from error
 
 
 @contextmanager

@@ -287,3 +287,35 @@ def test_two_branches_train_and_predict(tmp_path):
 def test_settings_are_checked_when_made(wrong):
     with pytest.raises(ConfigError):
         TrainSettings(**wrong)
+
+
+def test_a_disk_that_fills_is_one_line_and_the_run_continues(store, tmp_path, monkeypatch):
+    import errno
+
+    from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+    saved = TorchCheckpointIO.save_checkpoint
+
+    def full(self, checkpoint, path, *args, **kwargs):
+        if checkpoint["epoch"] == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved(self, checkpoint, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchCheckpointIO, "save_checkpoint", full)
+        with pytest.raises(WriteError, match=r"No space left on device.*call again") as caught:
+            run(store, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "checkpoint").exists()
+    assert run(store, tmp_path / "run").is_dir()
+    assert pd.read_csv(tmp_path / "run" / "metrics.csv")["epoch"].max() == 2
+
+
+def test_a_state_cut_in_half_is_refused_in_one_line(store, tmp_path, interrupt):
+    interrupt(epoch=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, tmp_path / "run")
+    state = tmp_path / "run" / "last.ckpt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ReadError, match="was not written whole"):
+        run(store, tmp_path / "run")
