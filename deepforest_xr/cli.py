@@ -179,9 +179,10 @@ def chips(
     legend: LegendFile = None,
     band: LabelBand = None,
     size: Annotated[int, typer.Option(help="Side of a chip in pixels, a multiple of 32.")] = 256,
-    margin: Annotated[
-        int, typer.Option(help="Pixels on each side of a chip that are context without labels.")
-    ] = 0,
+    cell: Annotated[
+        int | None,
+        typer.Option(help="Small areas: deal squares of so many pixels, not whole chips."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -198,7 +199,7 @@ def chips(
             opened,
             aligned,
             out,
-            spec=dfx.ChipSpec(size=size, margin=margin, seed=seed),
+            spec=dfx.ChipSpec(size=size, cell=cell, seed=seed),
             overwrite=overwrite,
             progress=progress,
         )
@@ -348,7 +349,7 @@ def demo(
     size: Annotated[int, typer.Option(help="Side of the simulated scene in pixels.")] = 512,
     chip: Annotated[int, typer.Option(help="Side of a chip in pixels.")] = 64,
     epochs: Annotated[
-        int | None, typer.Option(help="At most; default: about 300 steps' worth.")
+        int | None, typer.Option(help="At most; default: some four million pixels shown.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of simulation, split and training.")] = 0,
     overwrite: Overwrite = False,

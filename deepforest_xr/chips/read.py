@@ -12,7 +12,7 @@ import zarr
 from deepforest_xr.chips.split import SPLITS
 from deepforest_xr.chips.write import FORMAT
 from deepforest_xr.errors import ChipError, ReadError
-from deepforest_xr.legend import Legend
+from deepforest_xr.legend import UNLABELLED, Legend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,16 +46,6 @@ class Chips:
     attrs: dict[str, Any]
     """Size, seed, grid and provenance."""
 
-    @property
-    def margin(self) -> int:
-        """Pixels on each side of a chip that are context without labels."""
-        return int(self.attrs["margin"])
-
-    @property
-    def core(self) -> int:
-        """Side of a chip's labelled part in pixels."""
-        return int(self.attrs["size"]) - 2 * self.margin
-
     def indices(self, split: str) -> NDArray[np.int64]:
         """Positions of a split's chips; `split` is train, validation or test."""
         return np.flatnonzero(self.split == SPLITS.index(split))
@@ -70,12 +60,13 @@ class Chips:
         return {name: np.asarray(self.root[name][chip]) for name in names}  # type: ignore[index]
 
     def mask(self, split: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """True on the labelled part of a split's chips, dims (y, x) of the cube's grid."""
+        """True on the labelled pixels of a split's chips, dims (y, x) of the cube's grid."""
         mask = np.zeros(shape, dtype=bool)
-        size = self.core
+        size = int(self.attrs["size"])
         rows, cols = np.asarray(self.root["row"]), np.asarray(self.root["col"])
         for chip in self.indices(split):
-            mask[rows[chip] : rows[chip] + size, cols[chip] : cols[chip] + size] = True
+            window = mask[rows[chip] : rows[chip] + size, cols[chip] : cols[chip] + size]
+            window |= self.read(int(chip))["label"] != UNLABELLED
         return mask
 
 

@@ -39,10 +39,11 @@ class ChipSpec:
     size: int = 256
     """Side of a chip in pixels, a multiple of 32 (five halvings in the encoders)."""
 
-    margin: int = 0
-    """Pixels on each side of a chip that are context only: their labels are 255, and they may
-    lie on a neighbour's labelled part or, as NaN, beyond the cube. For areas too small for
-    chips of the side a network needs (64 pixels and more)."""
+    cell: int | None = None
+    """Side in pixels of the squares that are dealt to the splits inside the chips, a divisor of
+    `size`; for areas that hold only a few chips of the side a network needs. A chip is then kept
+    once a split, with the labels of that split's cells only: labels are held out, pixels are
+    not. Default: blocks of whole chips are dealt."""
 
     block: int | None = None
     """Side of a block in chips; blocks go whole to one split. Default: 2, or 1 where the
@@ -60,20 +61,15 @@ class ChipSpec:
     def __post_init__(self) -> None:
         if self.size <= 0 or self.size % STRIDE:
             raise ConfigError(f"chip size {self.size} is not a positive multiple of 32; try 256.")
-        if not 0 <= self.margin < self.size / 2:
+        if self.cell is not None and (self.cell < 1 or self.size % self.cell):
             raise ConfigError(
-                f"margin={self.margin} leaves nothing of a chip of {self.size} pixels; "
-                "it is at least 0 and less than half the size."
+                f"cell={self.cell} does not divide a chip of {self.size} pixels; try "
+                f"{self.size // 4}."
             )
         if self.block is not None and self.block < 1:
             raise ConfigError(f"block={self.block} chips is not positive; try 2.")
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed} is negative; try 0.")
-
-    @property
-    def core(self) -> int:
-        """Side of the labelled part in pixels; these parts do not overlap."""
-        return self.size - 2 * self.margin
 
 
 @dataclass(slots=True)
@@ -82,6 +78,7 @@ class _Index:
 
     row: list[int]
     col: list[int]
+    split: list[int]
     histogram: list[NDArray[np.int64]]
 
 
@@ -94,7 +91,7 @@ def write_chips(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Cut a cube and its labels into chips whose labelled parts do not overlap.
+    """Cut a cube and its labels into chips that do not overlap.
 
     Parameters
     ----------
@@ -107,7 +104,7 @@ def write_chips(
         Zarr v3 store to write: ``s2 (chip, band, y, x)`` float32, ``s1 (chip, month,
         polarization, y, x)`` float32, ``label (chip, y, x)`` uint8 (255 also where the
         cube has no data); per chip ``split``, ``block``, ``row``, ``col`` (first pixel
-        of its labelled part on the grid) and ``histogram (chip, class)``.
+        on the grid) and ``histogram (chip, class)``.
     spec : ChipSpec
         Size and split.
     overwrite : bool
@@ -133,24 +130,25 @@ def write_chips(
     grid = Grid.of(cube)
     grid.require_same(Grid.of(labels), ours="the cube", theirs="the label raster")
     legend = Legend.from_attrs(labels.attrs)
-    rows, cols = (n // spec.core for n in grid.shape)
+    rows, cols = (n // spec.size for n in grid.shape)
     if rows * cols == 0:
         raise ChipError(
-            f"{grid.describe()} holds no whole chip of {spec.core} pixels: "
+            f"{grid.describe()} holds no whole chip of {spec.size} pixels: "
             "take a larger area or smaller chips."
         )
+    cells = None if spec.cell is None else _deal_cells(labels, legend, spec, rows, cols)
     with staged(path, overwrite=overwrite) as part:
         root = zarr.open_group(part, mode="w-", zarr_format=3)
-        arrays = _create_arrays(root, cube, spec.size, rows * cols)
-        index = _Index([], [], [])
+        most = rows * cols * (1 if cells is None else len(SPLITS))
+        arrays = _create_arrays(root, cube, spec.size, most)
+        index = _Index([], [], [], [])
         batch: list[dict[str, NDArray[Any]]] = []
         shard = (arrays["label"].shards or (1,))[0]
-        for row, chips in _strips(cube, labels, legend, spec, rows, cols):
-            for col, chip, histogram in chips:
+        for row in range(rows):
+            strip = _read_strip(cube, labels, spec, row, cols)
+            _require_known(strip["label"], legend)
+            for chip in _cut(strip, cells, legend, spec, row, cols, index):
                 batch.append(chip)
-                index.row.append(row * spec.core)
-                index.col.append(col * spec.core)
-                index.histogram.append(histogram)
                 if len(batch) == shard:
                     _flush(arrays, batch, len(index.row))
             if progress is not None:
@@ -161,53 +159,67 @@ def write_chips(
     return Path(path)
 
 
-def _strips(
-    cube: xr.Dataset, labels: xr.DataArray, legend: Legend, spec: ChipSpec, rows: int, cols: int
-) -> Iterator[tuple[int, list[tuple[int, dict[str, NDArray[Any]], NDArray[np.int64]]]]]:
-    """Give every row of chips: column, arrays and class histogram of those with labels."""
-    needed = spec.min_labelled * spec.core**2
-    inner = slice(spec.margin, spec.margin + spec.core)
-    for row in range(rows):
-        strip = _read_strip(cube, labels, spec, row, cols)
-        _require_known(strip["label"], legend)
-        chips = []
-        for col in range(cols):
-            at = slice(col * spec.core, col * spec.core + spec.size)
-            label = np.full((spec.size, spec.size), UNLABELLED, dtype="uint8")
-            label[inner, inner] = strip["label"][inner, at][:, inner]
+def _deal_cells(
+    labels: xr.DataArray, legend: Legend, spec: ChipSpec, rows: int, cols: int
+) -> NDArray[np.uint8]:
+    """Deal the cells to splits; their codes on every pixel of the chips, dims (y, x)."""
+    side = spec.cell or spec.size
+    codes = labels.isel(y=slice(0, rows * spec.size), x=slice(0, cols * spec.size)).to_numpy()
+    _require_known(codes, legend)
+    squares = codes.reshape(codes.shape[0] // side, side, codes.shape[1] // side, side)
+    histograms = np.stack([(squares == c).sum(axis=(1, 3)) for c in legend.codes], axis=-1)
+    flat = histograms.reshape(-1, len(legend.codes))
+    labelled = np.flatnonzero(flat.sum(axis=1))
+    dealt = np.zeros(len(flat), dtype="uint8")
+    dealt[labelled] = assign_splits(
+        labelled, flat[labelled], fractions=spec.fractions, seed=spec.seed
+    )
+    of_cell = dealt.reshape(histograms.shape[:2])
+    return of_cell.repeat(side, axis=0).repeat(side, axis=1)
+
+
+def _cut(
+    strip: dict[str, NDArray[Any]],
+    cells: NDArray[np.uint8] | None,
+    legend: Legend,
+    spec: ChipSpec,
+    row: int,
+    cols: int,
+    index: _Index,
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Give the chips of a strip that have labels, and enter them in the index."""
+    top = row * spec.size
+    needed = spec.min_labelled * spec.size**2 if cells is None else 0
+    for left in range(0, cols * spec.size, spec.size):
+        at = slice(left, left + spec.size)
+        pixels = {name: array[..., at] for name, array in strip.items() if name != "label"}
+        for split in (0,) if cells is None else range(len(SPLITS)):
+            label = strip["label"][:, at]
+            if cells is not None:
+                label = np.where(cells[top : top + spec.size, at] == split, label, UNLABELLED)
             histogram = np.array([(label == c).sum() for c in legend.codes])
             if histogram.sum() > needed:
-                chip = {name: array[..., at] for name, array in strip.items() if name != "label"}
-                chips.append((col, {**chip, "label": label}, histogram))
-        yield row, chips
+                index.row.append(top)
+                index.col.append(left)
+                index.split.append(split)
+                index.histogram.append(histogram)
+                yield {**pixels, "label": label.astype("uint8")}
 
 
 def _read_strip(
     cube: xr.Dataset, labels: xr.DataArray, spec: ChipSpec, row: int, cols: int
 ) -> dict[str, NDArray[Any]]:
-    """Read a row of chips with margins; beyond the cube NaN and 255."""
-    height, width = labels.sizes["y"], labels.sizes["x"]
-    top, bottom = row * spec.core - spec.margin, (row + 1) * spec.core + spec.margin
-    right = cols * spec.core + spec.margin
-    window = {"y": slice(max(top, 0), bottom), "x": slice(0, right)}
-    beyond = [
-        (max(-top, 0), max(bottom - height, 0)),
-        (spec.margin, max(right - width, 0)),
-    ]
+    """Read a row of chips; labels are 255 where a band has no data."""
+    window = {
+        "y": slice(row * spec.size, (row + 1) * spec.size),
+        "x": slice(0, cols * spec.size),
+    }
     names = [name for name in ("s2", "s1") if name in cube]
     pixels, codes = dask.compute(cube[names].isel(window), labels.isel(window))
     strip = {name: pixels[name].to_numpy() for name in names}
     seen = np.isfinite(strip["s2"]).all(axis=0)
     label = np.where(seen, codes.to_numpy(), UNLABELLED).astype("uint8")
-    if spec.margin:
-        strip = {n: _extend(array, beyond, np.nan) for n, array in strip.items()}
-        label = _extend(label, beyond, UNLABELLED)
     return {**strip, "label": label}
-
-
-def _extend(array: NDArray[Any], beyond: list[tuple[int, int]], value: float) -> NDArray[Any]:
-    width = [(0, 0)] * (array.ndim - 2) + beyond
-    return np.pad(array, width, constant_values=value)
 
 
 def _require_known(label: NDArray[np.uint8], legend: Legend) -> None:
@@ -269,9 +281,11 @@ def _write_index(
     """Write what is known of every chip, last of all the description of the store."""
     row, col = np.array(index.row), np.array(index.col)
     histogram = np.stack(index.histogram)
-    side = spec.core * (spec.block or _default_block(row // spec.core, col // spec.core))
+    side = spec.size * (spec.block or _default_block(row // spec.size, col // spec.size))
     block = (row // side) * (grid.shape[1] // side + 1) + col // side
-    split = assign_splits(block, histogram, fractions=spec.fractions, seed=spec.seed)
+    split = np.array(index.split, dtype="uint8")
+    if spec.cell is None:
+        split = assign_splits(block, histogram, fractions=spec.fractions, seed=spec.seed)
     columns = {"row": row, "col": col, "block": block, "split": split}
     for name, values in columns.items():
         root.create_array(name, data=values.astype("int32"), dimension_names=("chip",))
@@ -293,7 +307,7 @@ def _description(
     return {
         "format": FORMAT,
         "size": spec.size,
-        "margin": spec.margin,
+        "cell": spec.cell,
         "block_pixels": side,
         "seed": spec.seed,
         "bands": [str(b) for b in cube["band"].to_numpy()],

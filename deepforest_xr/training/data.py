@@ -31,7 +31,10 @@ Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
 def statistics(
     chips: Chips, *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of every channel over the training chips' labelled parts.
+    """Mean and standard deviation of every channel over the training chips.
+
+    Where chips are shared between the splits (`ChipSpec.cell`) only pixels with a training
+    label count.
 
     Returns
     -------
@@ -44,11 +47,13 @@ def statistics(
         If a channel has no value at all.
     """
     train = chips.indices("train")
-    inner = slice(chips.margin, chips.margin + chips.core)
+    is_shared = chips.attrs["cell"] is not None
     count = total = squares = np.zeros(1)
     for done, chip in enumerate(train, start=1):
         arrays = chips.read(int(chip))
-        values = stack_channels(arrays["s2"], arrays.get("s1"))[:, inner, inner].astype("float64")
+        values = stack_channels(arrays["s2"], arrays.get("s1")).astype("float64")
+        if is_shared:
+            values = np.where(arrays["label"] != UNLABELLED, values, np.nan)
         valid = np.isfinite(values)
         values = np.where(valid, values, 0)
         count = count + valid.sum(axis=(1, 2))

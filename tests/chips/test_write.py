@@ -282,28 +282,27 @@ def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_margin_is_context_without_labels(synthetic_cube, tmp_path):
+def test_cells_deal_the_labels_of_one_chip_to_all_splits(synthetic_cube, tmp_path):
     cube = synthetic_cube((96, 160), months=(6, 7))
-    labels = labels_of(cube, unlabelled=0)
-    codes = labels.to_numpy()
-    spec = ChipSpec(size=64, margin=16)
+    labels = labels_of(cube)
+    spec = ChipSpec(size=96, cell=24)
     store = open_chips(write_chips(cube, labels, tmp_path / "c.zarr", spec=spec))
-    rows, cols = np.asarray(store.root["row"]), np.asarray(store.root["col"])
-    assert sorted(zip(rows, cols, strict=True)) == [
-        (r, c) for r in (0, 32, 64) for c in (0, 32, 64, 96, 128)
-    ]
-    padded = np.pad(cube["s2"].to_numpy(), [(0, 0), (16, 16), (16, 16)], constant_values=np.nan)
-    for chip, (row, col) in enumerate(zip(rows, cols, strict=True)):
+    assert sorted(store.split) == [0, 1, 2]
+    codes = labels.to_numpy()[:, :96]
+    seen = np.zeros((96, 96), dtype=int)
+    for chip in range(3):
         arrays = store.read(chip)
-        np.testing.assert_array_equal(arrays["s2"], padded[:, row : row + 64, col : col + 64])
-        assert arrays["s1"].shape == (2, 2, 64, 64)
-        core = arrays["label"][16:48, 16:48]
-        np.testing.assert_array_equal(core, codes[row : row + 32, col : col + 32])
-        assert (arrays["label"] != 255).sum() == core.size
-    covered = sum(store.mask(s, (96, 160)).astype(int) for s in ("train", "validation", "test"))
-    assert (covered == 1).all()
+        np.testing.assert_array_equal(arrays["s2"], cube["s2"].to_numpy()[..., :96])
+        assert arrays["s1"].shape == (2, 2, 96, 96)
+        mine = arrays["label"] != 255
+        np.testing.assert_array_equal(arrays["label"][mine], codes[mine])
+        split = ("train", "validation", "test")[store.split[chip]]
+        np.testing.assert_array_equal(store.mask(split, (96, 160))[:, :96], mine)
+        squares = mine.reshape(4, 24, 4, 24).any(axis=(1, 3))
+        seen += squares.repeat(24, axis=0).repeat(24, axis=1)
+    assert (seen == 1).all()  # every cell in one split, and in one only
 
 
-def test_a_margin_leaves_something_of_a_chip():
-    with pytest.raises(ConfigError, match="leaves nothing of a chip of 64"):
-        ChipSpec(size=64, margin=32)
+def test_a_cell_divides_a_chip():
+    with pytest.raises(ConfigError, match="cell=30 does not divide a chip of 64"):
+        ChipSpec(size=64, cell=30)
