@@ -10,7 +10,7 @@ TORCH ?= torch==2.13.0
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.user  ## simulated scenes -> cube -> chips -> training -> map, in demo/
-	$(BIN)/deepforest-xr demo --out demo --overwrite
+	$(BIN)/deepforest-xr demo --out demo
 
 test: $(VENV)/.dev  ## the plain tests
 	$(BIN)/python -m pytest -m "not slow and not network and not k8s"

@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deepforest_xr.errors import DeepForestError, ReadError
+from deepforest_xr.errors import DeepForestError, ReadError, WriteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,7 +173,7 @@ def cube(
 @app.command()
 def chips(
     cube: Annotated[Path, typer.Argument(help="Zarr store from `cube`.")],
-    labels: Annotated[Path, typer.Argument(help="Label raster, for example MapBiomas.")],
+    labels: Annotated[str, typer.Argument(help="Label raster, file or URL.")],
     out: Annotated[Path, typer.Option(help="Zarr store to write.")],
     collection: Collection = None,
     legend: LegendFile = None,
@@ -265,13 +265,17 @@ def classify(
     import deepforest_xr as dfx
 
     opened = _open(cube)
+    period = opened.attrs.get("s2_period")
+    if cog is not None and period is None:
+        raise ReadError(f"{str(cube)!r} does not say its period (attribute s2_period): no cube.")
+    _require_free([out, cog, cog and cog.with_suffix(".json"), picture], overwrite=overwrite)
     lulc = dfx.classify(opened, model, block=block, device=device)
     with _bar("Map") as progress:
         dfx.write_zarr(lulc, out, overwrite=overwrite, progress=progress)
     written = _open(out)
     if cog is not None:
         dfx.write_cog(written, cog, overwrite=overwrite)
-        start, end = str(opened.attrs["s2_period"]).split("/")
+        start, end = str(period).split("/")
         item = cog.with_suffix(".json")
         dfx.write_stac_item(
             written, item, assets={"lulc": cog}, start=start, end=end, overwrite=overwrite
@@ -284,7 +288,7 @@ def classify(
 @app.command()
 def assess(
     map_: Annotated[Path, typer.Argument(metavar="MAP", help="Zarr store from `classify`.")],
-    reference: Annotated[Path, typer.Argument(help="Label raster.")],
+    reference: Annotated[str, typer.Argument(help="Label raster, file or URL.")],
     collection: Collection = None,
     legend: LegendFile = None,
     band: LabelBand = None,
@@ -310,6 +314,7 @@ def assess(
     mask, majority = None, None
     if chips is not None:
         store = dfx.open_chips(chips)
+        store.grid.require_same(dfx.Grid.of(lulc), ours="the chips' cube", theirs="the map")
         mask = xr.DataArray(store.mask("test", aligned.shape), dims=("y", "x"))
         majority = store.legend.codes[int(np.argmax(store.class_counts("train")))]
     with err_console.status("Counting"):
@@ -407,14 +412,21 @@ def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
         progress.update(task, completed=total, total=total)
 
 
+def _require_free(paths: list[Path | None], *, overwrite: bool) -> None:
+    """Refuse at once what would be refused after a long computation."""
+    taken = [str(p) for p in paths if p is not None and p.exists()]
+    if taken and not overwrite:
+        raise WriteError(f"{taken[0]} exists: choose another name, or pass --overwrite.")
+
+
 def _labels(
-    path: Path, like: xr.Dataset, collection: int | None, legend: Path | None, band: int | None
+    path: str, like: xr.Dataset, collection: int | None, legend: Path | None, band: int | None
 ) -> xr.DataArray:
     import deepforest_xr as dfx
 
     if (collection is None) == (legend is None):
         raise typer.BadParameter("give either --collection (MapBiomas) or --legend (CSV).")
-    classes = None if legend is None else dfx.Legend.from_csv(legend, raster=path.name)
+    classes = None if legend is None else dfx.Legend.from_csv(legend, raster=Path(path).name)
     return dfx.align_labels(path, like=like, collection=collection, legend=classes, band=band)
 
 

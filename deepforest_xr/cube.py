@@ -181,8 +181,24 @@ def _dataset_name(months: tuple[int, ...]) -> str:
     return names.get(months, f"S1TsS2 months {', '.join(map(str, months))}")
 
 
+SENSORS = {
+    "sentinel-2-l2a": "sentinel-2",
+    "sentinel-2-c1-l2a": "sentinel-2",
+    "sentinel-1-rtc": "sentinel-1",
+    "sentinel-1-grd": "sentinel-1",
+}
+"""Collections a cube is made of."""
+
+
 def _sensor(item: pystac.Item) -> str:
-    return (item.collection_id or "")[: len("sentinel-2")]
+    """Sensor of an item, "" for other things; a Sentinel product of another level is refused."""
+    name = item.collection_id or ""
+    if name not in SENSORS and name.startswith("sentinel-"):
+        raise CatalogError(
+            f"scene {item.id!r} is of collection {name!r}; a cube is made of "
+            f"{', '.join(SENSORS)}: leave it out."
+        )
+    return SENSORS.get(name, "")
 
 
 def _rounded(bounds: Bounds) -> tuple[float, ...]:
@@ -255,6 +271,7 @@ def _open_s2(source: Source, bands: Sequence[str], masked: Sequence[int]) -> xr.
 
 def _open_s1(source: Source, months: tuple[int, ...]) -> xr.Dataset:
     _require_bands(source.items, s1.POLARIZATIONS)
+    quantity = _quantity(source.items)
     power = _stack(source, s1.POLARIZATIONS, dtype="float32", fill=np.nan, nodata=s1.NODATA)
     mean, count = s1.monthly_mean(power.rename(band="polarization"), months=months)
     present = {int(_time(i)[5:7]) for i in source.items}
@@ -280,6 +297,7 @@ def _open_s1(source: Source, months: tuple[int, ...]) -> xr.Dataset:
             "s1_scenes": len(source.items),
             "s1_period": _period(source.items),
             "s1_collections": _summary(str(i.collection_id) for i in source.items),
+            "s1_quantity": quantity,
             "s1_empty_months": ", ".join(map(str, empty)) or "none",
         },
     )
@@ -304,6 +322,17 @@ def _radar_items(
     for item in kept:
         _require_linear_power(item)
     return kept
+
+
+def _quantity(items: list[pystac.Item]) -> str:
+    """gamma0 of RTC or sigma0 of a calibrated GRD; they differ by the terrain and do not mix."""
+    collections = {i.collection_id for i in items}
+    if len(collections) > 1:
+        raise CatalogError(
+            f"Sentinel-1 scenes of {' and '.join(sorted(map(str, collections)))} do not mix: "
+            "one is terrain-corrected gamma0, the other sigma0. Take one collection."
+        )
+    return "gamma0" if collections == {"sentinel-1-rtc"} else "sigma0, not terrain-corrected"
 
 
 def _require_linear_power(item: pystac.Item) -> None:
@@ -402,7 +431,18 @@ def _plain_item(item: pystac.Item, bands: Sequence[str], grid: Grid) -> dict[str
 
 
 def _asset_bounds(item: pystac.Item, asset: pystac.Asset, grid: Grid) -> Bounds:
-    """Box of an asset in the grid's CRS, from the best of its metadata."""
+    bounds, crs = asset_extent(item, asset)
+    return transform_bounds(bounds, crs, grid.crs)
+
+
+def asset_extent(item: pystac.Item, asset: pystac.Asset) -> tuple[Bounds, Any]:
+    """Box of an asset and the CRS it is in, from the best of its metadata.
+
+    Raises
+    ------
+    CatalogError
+        If neither asset nor item has a box.
+    """
     fields = {**item.properties, **asset.extra_fields}
     code = fields.get("proj:code") or fields.get("proj:epsg") or fields.get("proj:wkt2")
     if isinstance(code, int):
@@ -411,12 +451,13 @@ def _asset_bounds(item: pystac.Item, asset: pystac.Asset, grid: Grid) -> Bounds:
         transform = Affine(*fields["proj:transform"][:6])
         rows, cols = fields["proj:shape"]
         right, bottom = transform @ (cols, rows)
-        return transform_bounds((transform.c, bottom, right, transform.f), code, grid.crs)
+        return (transform.c, bottom, right, transform.f), code
     if code and fields.get("proj:bbox"):
-        return transform_bounds(tuple(fields["proj:bbox"]), code, grid.crs)
+        left, bottom, right, top = fields["proj:bbox"]
+        return (left, bottom, right, top), code
     if item.bbox is None:
         raise CatalogError(f"scene {item.id!r} has neither proj:bbox nor bbox.")
-    return transform_bounds(_flat(item.bbox), "EPSG:4326", grid.crs)
+    return _flat(item.bbox), "EPSG:4326"
 
 
 def _flat(bbox: Sequence[float]) -> Bounds:

@@ -7,6 +7,7 @@ handle crosses threads or processes, and the number of open files is that of the
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ GDAL_ENV = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder over HTTP
     "GDAL_HTTP_MAX_RETRY": "5",
     "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",  # a connection this long below LIMIT bytes a second is dead
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_NUM_THREADS": "1",  # dask has the threads
 }
@@ -94,9 +98,11 @@ class GridReader:
         except (RasterioError, OSError) as error:
             cause = error.__cause__ or error
             reason = " ".join(str(cause).split()) or type(cause).__name__
+            # A signed link carries a token, which does not belong into a log.
+            reason = re.sub(r"\?[^\s'\"]*", "", reason)[:200].rstrip(".")
             raise ReadError(
-                f"{self.url} cannot be read: {reason[:200]}. The file is missing, cut off or not "
-                "a raster; fetch it again, or leave its scene out of the items."
+                f"{self.url} cannot be read: {reason}. The file is missing, cut off, not a raster "
+                "or out of reach; fetch it again, or leave its scene out of the items."
             ) from error
 
     def _warp(self, source: Any, window: Window) -> NDArray[Any]:

@@ -319,3 +319,11 @@ def test_another_process_makes_the_same_map_from_the_folder(synthetic_cube, tmp_
                 only_here.compute()
     assert differing(there, here) <= 1e-3
     assert abs(there["confidence"].astype(int) - here["confidence"]).max() <= 1
+
+
+@pytest.mark.gpu
+def test_a_gpu_makes_the_map_that_a_cpu_makes(checkpoint, cube):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    maps = [dfx.classify(cube, checkpoint, device=d).compute() for d in ("cpu", "cuda")]
+    assert differing(*maps) <= 0.001

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deepforest_xr.errors import CatalogError, WriteError
+from deepforest_xr.atomic import staged
+from deepforest_xr.errors import CatalogError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,9 +68,7 @@ def write_items(items: Iterable[pystac.Item], path: str | Path) -> Path:
         raise CatalogError(f"{str(path)!r}: items are written as .json or .parquet.")
     # transform_hrefs would fetch the root catalog of every link from its API.
     features = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]
-    part = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with staged(path, overwrite=True) as part:
         if path.suffix == ".parquet":
             import rustac
 
@@ -78,12 +76,6 @@ def write_items(items: Iterable[pystac.Item], path: str | Path) -> Path:
         else:
             collection = {"type": "FeatureCollection", "features": features}
             part.write_text(json.dumps(collection), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise WriteError(f"items not written to {str(path)!r}: {_line(error)}.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return path
 
 

@@ -220,6 +220,14 @@ def _period(text: str) -> pd.Period:
     return pd.Period(text.removesuffix("Z"))
 
 
+def _rfc3339(text: str | None) -> str | None:
+    """Spell an interval out, so that every API reads it as the search on disk does."""
+    if text is None:
+        return None
+    ends = ["" if e is None else e.floor("s").isoformat()[:19] + "Z" for e in interval(text)]
+    return "/".join(end or ".." for end in ends)
+
+
 def _search_api(url: str, question: Question, collections: tuple[str, ...]) -> list[pystac.Item]:
     import pystac
     import pystac_client
@@ -233,7 +241,7 @@ def _search_api(url: str, question: Question, collections: tuple[str, ...]) -> l
             collections=list(collections),
             bbox=question.bbox,
             intersects=question.geometry,
-            datetime=question.datetime,
+            datetime=_rfc3339(question.datetime),
         )
         return list(result.items())
     except (

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from affine import Affine
 
 from deepforest_xr.chips.split import SPLITS
 from deepforest_xr.chips.write import FORMAT
 from deepforest_xr.errors import ChipError, ReadError
+from deepforest_xr.grid import Grid, parse_crs
 from deepforest_xr.legend import UNLABELLED, Legend
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ class Chips:
 
     attrs: dict[str, Any]
     """Size, seed, grid and provenance."""
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the cube that the chips were cut from."""
+        rows, cols = self.attrs["shape"]
+        return Grid(parse_crs(self.attrs["crs"]), Affine(*self.attrs["transform"]), (rows, cols))
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Positions of a split's chips; `split` is train, validation or test."""

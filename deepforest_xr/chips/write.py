@@ -17,6 +17,7 @@ from deepforest_xr.chips.split import SPLITS, assign_splits
 from deepforest_xr.errors import ChipError, ConfigError, LabelError
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import UNLABELLED, Legend
+from deepforest_xr.sentinel import s1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ def write_chips(
         If the store could not be written whole; nothing is left.
     """
     spec = spec or ChipSpec()
+    cube, labels = _in_order(cube), labels.transpose("y", "x")
     grid = Grid.of(cube)
     grid.require_same(Grid.of(labels), ours="the cube", theirs="the label raster")
     legend = Legend.from_attrs(labels.attrs)
@@ -157,6 +159,15 @@ def write_chips(
         _resize(arrays, len(index.row))
         _write_index(root, cube, index, spec, legend, grid)
     return Path(path)
+
+
+def _in_order(cube: xr.Dataset) -> xr.Dataset:
+    """Put dims and polarizations in the order that a store of chips has."""
+    ordered = cube.transpose("band", ..., "y", "x")
+    if "s1" not in cube:
+        return ordered
+    ordered = ordered.sel(polarization=list(s1.POLARIZATIONS))
+    return ordered.transpose("band", "month", "polarization", "y", "x")
 
 
 def _deal_cells(
@@ -218,6 +229,8 @@ def _read_strip(
     pixels, codes = dask.compute(cube[names].isel(window), labels.isel(window))
     strip = {name: pixels[name].to_numpy() for name in names}
     seen = np.isfinite(strip["s2"]).all(axis=0)
+    if "s1" in strip:
+        seen &= np.isfinite(strip["s1"]).any(axis=(0, 1))
     label = np.where(seen, codes.to_numpy(), UNLABELLED).astype("uint8")
     return {**strip, "label": label}
 
@@ -315,6 +328,7 @@ def _description(
         "splits": list(SPLITS),
         "legend": legend.to_dict(),
         "crs": grid.crs.to_wkt(),
+        "shape": list(grid.shape),
         "transform": list(grid.transform)[:6],
         "cube": {k: v for k, v in cube.attrs.items() if isinstance(v, str | int | float)},
     }

@@ -111,6 +111,7 @@ def train(
     run = _describe(store, model, settings, s2_branch, mean)
     network = _build(store, model, settings, s2_branch)
     _require_batches(store, settings)
+    _require_device(settings.device)
     is_new = _claim(out, run)
     with _quiet(), _saving(out):
         _fit(network, store, (mean, std), settings, out, resume=not is_new, progress=progress)
@@ -147,13 +148,17 @@ def _describe(
     return {
         "model": model,
         "s2_branch": s2_branch,
-        "settings": settings.to_dict(),
+        # A run may go on elsewhere: the device is no part of what it is.
+        "settings": {k: v for k, v in settings.to_dict().items() if k != "device"},
         "chips": {
             "count": len(store.split),
             "size": store.attrs["size"],
             "bands": list(store.bands),
             "months": None if store.months is None else list(store.months),
             "seed": store.attrs["seed"],
+            "legend": store.legend.to_dict(),
+            "histogram": store.histogram.sum(axis=0).tolist(),
+            "split": np.bincount(store.split).tolist(),
             # Other pixels have another mean: a fingerprint that costs no second reading.
             "mean_of_means": float(np.round(mean.mean(), 9)),
             "cube": store.attrs["cube"],
@@ -193,6 +198,13 @@ def _build(store: Chips, model: str, settings: TrainSettings, s2_branch: str | N
         months=radar if is_two_branch else None,
         s2_branch=s2_branch,
     )
+
+
+def _require_device(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device='cuda' but this machine shows no GPU: use 'auto' or 'cpu'.")
 
 
 def _require_batches(store: Chips, settings: TrainSettings) -> None:
