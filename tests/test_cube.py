@@ -502,3 +502,20 @@ def test_a_scheduler_of_any_kind_gives_the_same(items, small):
         one = cube.compute()
     with dask.config.set(scheduler="threads", num_workers=4):
         same(one, cube.compute())
+
+
+def test_another_product_level_is_refused(scene):
+    items = [i.clone() for i in read_items(scene.items) if i.collection_id == "sentinel-2-l2a"]
+    items[0].collection_id = "sentinel-2-l1c"
+    with pytest.raises(CatalogError, match="collection 'sentinel-2-l1c'; a cube is made of"):
+        open_cube(items, grid=scene.grid)
+
+
+def test_gamma0_and_sigma0_do_not_mix(scene):
+    items = [i.clone() for i in read_items(scene.items)]
+    cube = open_cube(items, grid=scene.grid, months=[6, 8])
+    assert cube.attrs["s1_quantity"] == "gamma0"
+    radar = next(i for i in items if i.collection_id == "sentinel-1-rtc" and i.datetime.month == 6)
+    radar.collection_id = "sentinel-1-grd"
+    with pytest.raises(CatalogError, match="do not mix"):
+        open_cube(items, grid=scene.grid, months=[6, 8])

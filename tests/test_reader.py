@@ -180,3 +180,28 @@ def test_no_file_stays_open(tmp_path, numbers):
 
 def test_folders_are_not_listed_over_http():
     assert GDAL_ENV["GDAL_DISABLE_READDIR_ON_OPEN"] == "EMPTY_DIR"
+
+
+def test_a_token_does_not_stand_in_an_error(tmp_path, monkeypatch):
+    from functools import partial
+
+    from deepforest_xr import reader
+
+    path = tmp_path / "a.tif"
+    path.write_text("no raster")
+    monkeypatch.setattr(reader, "sign", lambda href: f"{href}?st=2024&sig=SECRET")
+    spec = type("Spec", (), {"shape": (4, 5), "transform": None})()
+    make = partial(reader.GridReader, crs_wkt="EPSG:32721", nodata=0)
+    opened = make(
+        url=str(path),
+        spec=spec,
+        resampling=None,
+        dtype=np.dtype("uint16"),
+        fill_value=0,
+        scale_offset=(1, 0),
+        gdal_env=None,
+        errors_as_nodata=(),
+    )
+    with pytest.raises(ReadError, match=r"a\.tif cannot be read") as caught:
+        opened.read(None)
+    assert "SECRET" not in str(caught.value)

@@ -176,7 +176,7 @@ def test_a_write_that_fails_leaves_the_old_file(scene, tmp_path):
     before = path.read_bytes()
     spoilt = next(iter(items)).clone()
     spoilt.properties["bad"] = object()
-    with pytest.raises(TypeError):
+    with pytest.raises(WriteError, match="TypeError"):
         write_items([spoilt], path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["items.json"]

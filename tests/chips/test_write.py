@@ -12,6 +12,7 @@ import zarr
 
 from deepforest_xr.chips import ChipSpec, open_chips, write_chips
 from deepforest_xr.errors import ChipError, ConfigError, GridError, LabelError, WriteError
+from deepforest_xr.grid import Grid
 from deepforest_xr.legend import LandCoverClass, Legend
 
 LEGEND = Legend("three", tuple(LandCoverClass(c, f"class {c}", "#00ff00") for c in (3, 7, 20)))
@@ -306,3 +307,33 @@ def test_cells_deal_the_labels_of_one_chip_to_all_splits(synthetic_cube, tmp_pat
 def test_a_cell_divides_a_chip():
     with pytest.raises(ConfigError, match="cell=30 does not divide a chip of 64"):
         ChipSpec(size=64, cell=30)
+
+
+def test_channels_are_taken_by_name_whatever_their_order(synthetic_cube, tmp_path):
+    cube = synthetic_cube((96, 160), months=(6, 7))
+    turned = cube.isel(polarization=[1, 0]).transpose("x", "y", ...)
+    labels = labels_of(cube)
+    stores = [
+        open_chips(write_chips(c, x, tmp_path / name, spec=SPEC))
+        for c, x, name in ((cube, labels, "a.zarr"), (turned, labels.T, "b.zarr"))
+    ]
+    for chip in range(len(stores[0].split)):
+        for name, values in stores[0].read(chip).items():
+            np.testing.assert_array_equal(stores[1].read(chip)[name], values)
+
+
+def test_a_pixel_the_radar_never_saw_has_no_label(synthetic_cube, tmp_path):
+    cube = synthetic_cube((96, 160), months=(6, 7))
+    radar = cube["s1"].copy(deep=True)
+    radar[:, :, :32, :32] = np.nan
+    labels = labels_of(cube, unlabelled=0)
+    store = open_chips(write_chips(cube.assign(s1=radar), labels, tmp_path / "c.zarr", spec=SPEC))
+    corners = zip(np.asarray(store.root["row"]), np.asarray(store.root["col"]), strict=True)
+    assert (0, 0) not in set(corners)
+    assert len(store.split) == 14
+
+
+def test_chips_know_the_grid_they_were_cut_from(synthetic_cube, tmp_path):
+    cube = synthetic_cube((96, 160))
+    store = open_chips(write_chips(cube, labels_of(cube), tmp_path / "c.zarr", spec=SPEC))
+    assert store.grid == Grid.of(cube)
