@@ -183,11 +183,9 @@ def test_what_cannot_be_is_said_in_one_line(shared_data, done, tmp_path, changes
     if "labels" in changes:
         changes["collection"] = 8
     items = shared_data / "real" / "terramesh" / "items.json"
-    settings = DemoSettings(
-        items=str(items), epochs=1, **({"model": "u-net"} | TERRAMESH | changes)
-    )
+    asked = {"model": "u-net"} | TERRAMESH | changes
     with pytest.raises(error, match=says) as caught:
-        run_demo(tmp_path / "d", settings)
+        run_demo(tmp_path / "d", DemoSettings(items=str(items), epochs=1, **asked))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "d" / "map.zarr").exists()
     assert isinstance(caught.value, DeepForestError)

@@ -18,7 +18,8 @@ DOCUMENTS = sorted(
 def blocks(document, language):
     """Fenced blocks of a language in a document; "" is a fence without one."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return [block for name, block in fences if name == language]
 
 
 def commands(block):

@@ -69,7 +69,7 @@ def area_on_disk(settings: DemoSettings) -> Area:
         items = [i for i in everything if site is None or i.properties.get("site") == site]
         items = _in_period(items, settings.datetime)
         if not items and settings.site is not None:
-            raise NoItemsError(f"no scene of site {site!r} in {settings.datetime}.")
+            raise NoItemsError(f"no scene in {settings.datetime} at site {site!r}.")
         optical = [i for i in items if (i.collection_id or "").startswith("sentinel-2")]
         if not optical:
             continue
