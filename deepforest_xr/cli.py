@@ -398,7 +398,7 @@ def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
     )
     if not err_console.is_terminal or title.startswith("Training"):
         # Training draws its own bar.
-        _note(title)
+        _say(title, err_console)
         yield lambda _done, _total: None
         return
     with Progress(*columns, console=err_console) as progress:
@@ -471,12 +471,8 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _say(line: str) -> None:
-    out_console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _note(line: str) -> None:
-    err_console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _say(line: str, console: Console | None = None) -> None:
+    (console or out_console).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
