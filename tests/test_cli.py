@@ -204,3 +204,14 @@ def test_a_real_process_says_one_line_and_debug_the_traceback(tmp_path):
     assert "'absent.zarr' does not exist" in plain.stderr
     assert "Traceback" in debug.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_exists_is_refused_before_the_map_is_computed(chain, lines, tmp_path):
+    taken = tmp_path / "map.tif"
+    taken.write_text("mine")
+    words = ["classify", str(chain / "cube.zarr"), "--model", str(chain / "run" / "checkpoint")]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--out", str(tmp_path / "new.zarr"), "--cog", str(taken)])
+    assert caught.value.code == 1
+    assert taken.read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]

@@ -445,3 +445,18 @@ def test_a_moment_lies_in_its_year_month_day_and_second(moment):
 def test_an_offset_from_utc_is_applied():
     start, _ = interval("2018-06-01T22:00:00-03:00/..")
     assert start == pd.Timestamp("2018-06-02T01:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("text", "spelt"),
+    [
+        ("2018", "2018-01-01T00:00:00Z/2018-12-31T23:59:59Z"),
+        ("2018Q2", "2018-04-01T00:00:00Z/2018-06-30T23:59:59Z"),
+        ("2018-06-01T10/..", "2018-06-01T10:00:00Z/.."),
+        ("../2018-06", "../2018-06-30T23:59:59Z"),
+    ],
+)
+def test_an_api_is_asked_for_the_interval_that_a_search_on_disk_means(text, spelt):
+    from deepforest_xr.catalogs.search import _rfc3339
+
+    assert _rfc3339(text) == spelt

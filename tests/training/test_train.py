@@ -319,3 +319,10 @@ def test_a_state_cut_in_half_is_refused_in_one_line(store, tmp_path, interrupt):
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(ReadError, match="was not written whole"):
         run(store, tmp_path / "run")
+
+
+def test_cuda_without_a_gpu_is_refused_before_a_folder_is_made(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="shows no GPU: use 'auto' or 'cpu'"):
+        run(store, tmp_path / "run", device="cuda")
+    assert not (tmp_path / "run").exists()
