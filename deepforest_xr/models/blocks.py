@@ -85,6 +85,20 @@ def up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, outputs, kernel_size=2, stride=2)
 
 
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Resize (n, c, y, x) bilinearly to `factor` times the size, as TensorFlow 1 does.
+
+    Output pixel i is read at i / factor, where torch puts pixel centres at half steps; past
+    the last source pixel its value is repeated.
+    """
+    rows, cols = x.shape[-2:]
+    size = (rows * factor + 1, cols * factor + 1)
+    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    # Corners aligned, source pixel k lands on output pixel k * factor exactly.
+    larger = F.interpolate(padded, size=size, mode="bilinear", align_corners=True)
+    return larger[..., :-1, :-1]
+
+
 def batch_norm(channels: int, *, momentum: float = 0.01) -> nn.BatchNorm2d:
     """BatchNorm with Keras' epsilon; `momentum` 0.01 is what Keras calls 0.99."""
     return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPSILON, momentum=momentum)

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from deepforest_xr.models.blocks import ConvLSTM, SameConv2d, batch_norm, init_kernels, up
 from deepforest_xr.models.deepforest1 import DeepForest1b
 from deepforest_xr.models.network import Heads, Network, TwoBranchNetwork
-from deepforest_xr.models.resnet import Encoder, stage
+from deepforest_xr.models.resnet import Encoder, stage4, stage5
+from deepforest_xr.models.unet import UNet
 
 S1_FILTERS = 64
 
@@ -31,64 +32,59 @@ class ReleasedBranch(Network):
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__(bands, classes)
         self.encoder = Encoder(bands)
+        self.stage4 = stage4()
         self.up_x16 = nn.Sequential(up(1024, 256), up(256, 256))
-        self.stage5 = stage(256, (512, 512, 2048), stride=2, identities=2)
+        self.stage5 = stage5(256)
         self.up_x8 = up(2048, 256)
         self.bn_x8 = batch_norm(256)
         self.lstm = ConvLSTM(256, 128, go_backwards=True)
         self.conv1 = SameConv2d(128, 256, 3)
-        self.up1 = up(256, 128)
-        self.up2 = up(128, self.feature_channels)
+        self.up1 = nn.Sequential(up(256, 128), up(128, self.feature_channels))
         self.head = nn.Conv2d(self.feature_channels, classes, 1)
         self.dropout = nn.Dropout(0.5)
-        init_kernels("glorot_uniform", self.encoder, self.stage5, self.head)
-        init_kernels("he_normal", self.up_x16, self.up_x8, self.conv1, self.up1, self.up2)
+        init_kernels("glorot_uniform", self.encoder, self.stage4, self.stage5, self.head)
+        init_kernels("he_normal", self.up_x16, self.up_x8, self.conv1, self.up1)
 
     def features(self, x: Tensor) -> Tensor:
         """Everything but the head: (n, bands, y, x) to (n, 64, y, x)."""
-        _, x16 = self.encoder(x)  # (n, 1024, 16, 16)
+        x16 = self.stage4(self.encoder(x))  # (n, 1024, 16, 16)
         a = self.dropout(self.up_x16(x16))  # (n, 256, 64, 64)
         b = self.stage5(a)  # (n, 2048, 32, 32)
         b = F.relu(self.bn_x8(self.dropout(self.up_x8(b))), inplace=True)  # (n, 256, 64, 64)
         x = self.lstm([a, b])  # (n, 128, 64, 64): b first, then a
         x = F.relu(self.conv1(x), inplace=True)  # (n, 256, 64, 64)
-        x = self.up1(x)  # (n, 128, 128, 128)
-        features: Tensor = self.up2(x)  # (n, 64, 256, 256)
+        features: Tensor = self.up1(x)  # (n, 64, 256, 256)
         return features
 
 
-class DeepForest2b(TwoBranchNetwork):
-    """DeepForest-2b: ConvLSTM over the Sentinel-1 months beside DeepForest-1b.
+class UNetBranch(Network):
+    """Sentinel-2 branch of DeepForest-2a: the features are the U-Net's own logits."""
 
-    Parameters
-    ----------
-    bands, classes : int
-        Sentinel-2 channels in, classes out.
-    months : int
-        Length of the Sentinel-1 series.
-    s2_branch : {None, "released"}
-        None for DeepForest-1b, as the paper says; "released" for what its code trains.
+    def __init__(self, bands: int, classes: int) -> None:
+        super().__init__(bands, classes)
+        self.feature_channels = classes
+        self.unet = UNet(bands, classes)
+        self.head = nn.Conv2d(classes, classes, 1)
+        init_kernels("glorot_uniform", self.head)
 
-    References
-    ----------
-    Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000.
-    """
+    def features(self, x: Tensor) -> Tensor:
+        """Everything but the head: (n, bands, y, x) to (n, classes, y, x)."""
+        features: Tensor = self.unet(x)
+        return features
 
-    def __init__(
-        self,
-        bands: int,
-        classes: int,
-        months: int,
-        s2_branch: Literal["released"] | None = None,
-    ) -> None:
+
+class DeepForest2(TwoBranchNetwork):
+    """What both networks share: the Sentinel-1 branch, its head, and the fusion."""
+
+    def __init__(self, months: int, s2_branch: UNetBranch | DeepForest1b | ReleasedBranch) -> None:
+        bands, classes = s2_branch.bands, s2_branch.classes
         super().__init__(bands, classes, months)
         self.s1_lstm = ConvLSTM(
             2, S1_FILTERS, activation="relu", dropout=0.2, recurrent_dropout=0.2
         )
-        branch = ReleasedBranch if s2_branch == "released" else DeepForest1b
-        self.s2_branch = branch(bands, classes)
+        self.s2_branch = s2_branch
         self.s1_head = nn.Conv2d(S1_FILTERS, classes, 1)
-        self.fused_head = nn.Conv2d(branch.feature_channels + S1_FILTERS, classes, 1)
+        self.fused_head = FusedHead(s2_branch.feature_channels, S1_FILTERS, classes)
         init_kernels("glorot_uniform", self.s1_head, self.fused_head)
 
     def forward(self, s2: Tensor, s1: Tensor) -> Tensor | Heads:
@@ -113,8 +109,66 @@ class DeepForest2b(TwoBranchNetwork):
         """
         self.check_pair(s2, s1)  # (n, bands, 256, 256), (n, months, 2, 256, 256)
         s = self.s1_lstm(s1.unbind(dim=1))  # (n, 64, 256, 256)
-        f = self.s2_branch.features(s2)  # (n, 128 or 64, 256, 256)
-        fused: Tensor = self.fused_head(torch.cat([f, s], dim=1))  # (n, classes, 256, 256)
+        f = self.s2_branch.features(s2)  # (n, 128 in 2b, 64 if released, K in 2a, 256, 256)
+        fused: Tensor = self.fused_head(f, s)  # (n, classes, 256, 256)
         if not self.training:
             return fused
         return Heads(s1=self.s1_head(s), s2=self.s2_branch.head(f), fused=fused)
+
+
+class FusedHead(nn.Conv2d):
+    """1 x 1 convolution over the features of both branches, Sentinel-2 first."""
+
+    def __init__(self, s2_channels: int, s1_channels: int, classes: int) -> None:
+        super().__init__(s2_channels + s1_channels, classes, 1)
+
+    def forward(self, f: Tensor, s: Tensor) -> Tensor:  # type: ignore[override]
+        """Join (n, s2_channels, y, x) and (n, s1_channels, y, x) to (n, classes, y, x)."""
+        return super().forward(torch.cat([f, s], dim=1))
+
+
+class DeepForest2a(DeepForest2):
+    """DeepForest-2a: ConvLSTM over the Sentinel-1 months beside the U-Net.
+
+    Parameters
+    ----------
+    bands, classes : int
+        Sentinel-2 channels in, classes out.
+    months : int
+        Length of the Sentinel-1 series.
+
+    References
+    ----------
+    Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000.
+    """
+
+    def __init__(self, bands: int, classes: int, months: int) -> None:
+        super().__init__(months, UNetBranch(bands, classes))
+
+
+class DeepForest2b(DeepForest2):
+    """DeepForest-2b: ConvLSTM over the Sentinel-1 months beside DeepForest-1b.
+
+    Parameters
+    ----------
+    bands, classes : int
+        Sentinel-2 channels in, classes out.
+    months : int
+        Length of the Sentinel-1 series.
+    s2_branch : {None, "released"}
+        None for DeepForest-1b, as the paper says; "released" for what its code trains.
+
+    References
+    ----------
+    Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        classes: int,
+        months: int,
+        s2_branch: Literal["released"] | None = None,
+    ) -> None:
+        branch = ReleasedBranch if s2_branch == "released" else DeepForest1b
+        super().__init__(months, branch(bands, classes))

@@ -9,15 +9,11 @@ layers: ``res3b_branch2a`` is ``stage3.b.branch2a``, ``bn3b_branch2a`` is ``stag
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepforest_xr.models.blocks import SameConv2d, batch_norm
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Filters = tuple[int, int, int]
 
@@ -25,12 +21,14 @@ Filters = tuple[int, int, int]
 class IdentityBlock(nn.Module):
     """Bottleneck whose shortcut is its input; `filters` are those of its convolutions."""
 
-    def __init__(self, inputs: int, filters: Filters, *, stride: int = 1) -> None:
+    def __init__(
+        self, inputs: int, filters: Filters, *, stride: int = 1, dilation: int = 1
+    ) -> None:
         super().__init__()
         f1, f2, f3 = filters
         self.branch2a = nn.Conv2d(inputs, f1, 1, stride=stride)
         self.bn2a = batch_norm(f1)
-        self.branch2b = SameConv2d(f1, f2, 3)
+        self.branch2b = SameConv2d(f1, f2, 3, dilation=dilation)
         self.bn2b = batch_norm(f2)
         self.branch2c = nn.Conv2d(f2, f3, 1)
         self.bn2c = batch_norm(f3)
@@ -50,8 +48,8 @@ class IdentityBlock(nn.Module):
 class ConvBlock(IdentityBlock):
     """Bottleneck whose shortcut is a 1 x 1 convolution: for a change of size or channels."""
 
-    def __init__(self, inputs: int, filters: Filters, *, stride: int) -> None:
-        super().__init__(inputs, filters, stride=stride)
+    def __init__(self, inputs: int, filters: Filters, *, stride: int, dilation: int = 1) -> None:
+        super().__init__(inputs, filters, stride=stride, dilation=dilation)
         self.branch1 = nn.Conv2d(inputs, filters[2], 1, stride=stride)
         self.bn1 = batch_norm(filters[2])
 
@@ -61,34 +59,44 @@ class ConvBlock(IdentityBlock):
         return y
 
 
-def stage(inputs: int, filters: Filters, *, stride: int, identities: int) -> nn.Sequential:
+def stage(
+    inputs: int, filters: Filters, *, stride: int, identities: int, dilation: int = 1
+) -> nn.Sequential:
     """Build one stage: a conv block "a", then identity blocks "b", "c", ..."""
-    blocks: OrderedDict[str, nn.Module] = OrderedDict(a=ConvBlock(inputs, filters, stride=stride))
+    first = ConvBlock(inputs, filters, stride=stride, dilation=dilation)
+    blocks: OrderedDict[str, nn.Module] = OrderedDict(a=first)
     for letter in "bcdefgh"[:identities]:
-        blocks[letter] = IdentityBlock(filters[2], filters)
+        blocks[letter] = IdentityBlock(filters[2], filters, dilation=dilation)
     return nn.Sequential(blocks)
 
 
 class Encoder(nn.Module):
-    """Stages 1 to 4; the networks differ in what stage 5 runs on and build it themselves."""
+    """Stages 1 to 3; the networks differ from stage 4 on and build the rest themselves."""
 
     def __init__(self, bands: int) -> None:
         super().__init__()
         self.stage1 = stage(bands, (64, 64, 256), stride=1, identities=0)
         self.conv1 = SameConv2d(256, 64, 7)
         self.bn_conv1 = batch_norm(64)
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2)  # valid: 256 -> 127
         self.stage2 = stage(64, (64, 64, 256), stride=2, identities=2)
         self.stage3 = stage(256, (128, 128, 512), stride=2, identities=3)
-        self.stage4 = stage(512, (256, 256, 1024), stride=2, identities=5)
 
-    __call__: Callable[..., tuple[Tensor, Tensor]]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode (n, bands, y, x); returns 512 channels at 1/8 and 1024 at 1/16."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode (n, bands, y, x) to (n, 512, y / 8, x / 8)."""
         x = self.stage1(x)  # (n, 256, 256, 256)
         x = F.relu(self.bn_conv1(self.conv1(x)), inplace=True)  # (n, 64, 256, 256)
-        x = F.max_pool2d(x, kernel_size=3, stride=2)  # (n, 64, 127, 127): valid
+        x = self.pool(x)  # (n, 64, 127, 127)
         x = self.stage2(x)  # (n, 256, 64, 64)
         x32: Tensor = self.stage3(x)  # (n, 512, 32, 32)
-        x16: Tensor = self.stage4(x32)  # (n, 1024, 16, 16)
-        return x32, x16
+        return x32
+
+
+def stage4() -> nn.Sequential:
+    """Build stage 4 of the plain ResNet50: (n, 512, y, x) to (n, 1024, y / 2, x / 2)."""
+    return stage(512, (256, 256, 1024), stride=2, identities=5)
+
+
+def stage5(inputs: int) -> nn.Sequential:
+    """Build stage 5 of the plain ResNet50: (n, inputs, y, x) to (n, 2048, y / 2, x / 2)."""
+    return stage(inputs, (512, 512, 2048), stride=2, identities=2)

@@ -29,7 +29,11 @@ DEEPFOREST_2B = DEEPFOREST_1B + S1_LSTM + conv(1, 64, 18) + conv(1, 128 + 64, 18
     ("name", "arguments", "expected"),
     [
         ("u-net", {}, 3_860_098),
+        ("deeplab", {}, 54_467_752),
+        ("deepforest-1a", {}, 30_584_146),
         ("deepforest-1b", {}, DEEPFOREST_1B),
+        ("deepforest-1c", {}, 31_296_680),
+        ("deepforest-2a", {"months": 7}, 4_015_424),
         ("deepforest-2b", {"months": 7}, DEEPFOREST_2B),
         ("deepforest-2b", {"months": 7, "s2_branch": "released"}, 28_215_606),
     ],
