@@ -27,7 +27,7 @@ def test_every_entry_has_its_own_name_and_margins_in_whole_strides():
 
 
 def test_an_unknown_name_lists_the_known_and_the_nearest():
-    with pytest.raises(ConfigError, match=r"u-net, deepforest-1b.*Did you mean 'deepforest-1b'\?"):
+    with pytest.raises(ConfigError, match=r"u-net, deeplab.*Did you mean 'deepforest-1b'\?"):
         models.build("DeepForest1b")
     with pytest.raises(ConfigError, match=r"there are u-net.*2b\.$"):
         models.entry("zzz")
