@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCH ?= .venv-bench
 # torch first and alone, in the build this project is tested with: what follows finds it there.
 TORCH ?= torch==2.13.0
 
@@ -21,8 +22,8 @@ lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/.dev  ## ratios against named peers, written to docs/benchmarks.md
-	$(BIN)/python -m benchmarks
+bench: $(BENCH)/.ready  ## ratios against named peers, written to docs/benchmarks.md
+	$(BENCH)/bin/python -m benchmarks
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
@@ -37,5 +38,13 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
+# An environment of its own: beside a torch without CUDA, the torchvision that smp needs breaks
+# what imports it in passing. torch stands on the line again so that it stays as it is.
+$(BENCH)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[bench,viz]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build
+	rm -rf $(VENV) $(BENCH) demo build

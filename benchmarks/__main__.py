@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import classify, composite, cube
+from benchmarks import classify, composite, cube, networks
 from benchmarks.measure import machine
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -15,11 +15,15 @@ def main():
         for result in module.run():
             results.append(result)
             print(f"{result.what}: {result.ratio:.2f} x {result.peer}")
-    PAGE.write_text(page(results), encoding="utf-8")
+    forwards = []
+    for forward in networks.run():
+        forwards.append(forward)
+        print(forward)
+    PAGE.write_text(page(results, forwards), encoding="utf-8")
     print(f"written to {PAGE}")
 
 
-def page(results):
+def page(results, forwards):
     """The page, with the command that gives it."""
     lines = [
         "# Benchmarks",
@@ -37,7 +41,7 @@ def page(results):
         f"| {r.ratio:.2f} |"
         for r in results
     ]
-    lines += ["", *(f"- {r.what}: {r.note}." for r in results), ""]
+    lines += ["", *(f"- {r.what}: {r.note}." for r in results), "", *networks.section(forwards), ""]
     return "\n".join(lines)
 
 

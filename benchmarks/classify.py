@@ -33,7 +33,7 @@ def run():
                 folder / "map.zarr",
                 overwrite=True,
             ),
-            lambda: _loop(folder, network),
+            lambda: _loop(folder, dfx.models.optimize_for_inference(network)),
             names=("`classify` and `write_zarr`", "loop: read, forward, argmax, write"),
             note=f"u-net, {SHAPE[0]} x {SHAPE[1]} x 10 bands, blocks of {BLOCK}, halo {HALO}, CPU",
             repeats=3,

@@ -24,14 +24,21 @@ class Result:
         return self.peer_seconds / self.ours_seconds
 
 
-def compare(what, ours, peer, *, names, note, repeats=5):
-    """Run both callables in turns; medians of their wall-clock times."""
-    times = {"ours": [], "peer": []}
-    for _ in range(repeats):
-        for side, call in (("ours", ours), ("peer", peer)):
+def in_turns(calls, *, repeats):
+    """Run named callables in turns, after one turn to warm up; lists of wall-clock seconds."""
+    times = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
             begin = time.perf_counter()
             call()
-            times[side].append(time.perf_counter() - begin)
+            if turn:
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def compare(what, ours, peer, *, names, note, repeats=5):
+    """Run both callables in turns; medians of their wall-clock times."""
+    times = in_turns({"ours": ours, "peer": peer}, repeats=repeats)
     return Result(what, *names, median(times["ours"]), median(times["peer"]), note)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Activation = Literal["tanh", "relu"]
 Scheme = Literal["glorot_uniform", "glorot_normal", "he_normal", "lecun_normal", "orthogonal"]
 
-_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 BATCH_NORM_EPSILON = 1e-3
 
@@ -157,7 +157,7 @@ class ConvLSTM(nn.Module):
 
     def forward(self, steps: Sequence[Tensor]) -> Tensor:
         """Run through the steps, each (n, inputs, y, x); returns (n, filters, y, x)."""
-        act = _ACTIVATIONS[self.activation]
+        act = ACTIVATIONS[self.activation]
         ordered = list(reversed(steps)) if self.go_backwards else list(steps)
         x_mask = self._mask(ordered[0], self.kernel.shape[1], self.dropout)
         h_mask = self._mask(ordered[0], self.recurrent_kernel.shape[1], self.recurrent_dropout)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepforest_xr.models.blocks import ConvLSTM, SameConv2d, enlarge, init_kernels, up
-from deepforest_xr.models.network import Network
+from deepforest_xr.models.network import LinearChains, Network
 from deepforest_xr.models.resnet import Encoder, stage4, stage5
 
 
@@ -27,6 +27,8 @@ class DeepForest1a(Network):
     ----------
     Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000.
     """
+
+    linear_chains: LinearChains = (("up_x8", "lstm"), ("up1", "head"))
 
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__(bands, classes)
@@ -75,6 +77,8 @@ class DeepForest1a(Network):
 class TwoScaleFusion(Network):
     """What DeepForest-1b and 1c share: the input to the second ConvLSTM's output."""
 
+    linear_chains: LinearChains = (("up_x16", "lstm1"), ("up_x8", "lstm2"))
+
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__(bands, classes)
         self.encoder = Encoder(bands)
@@ -121,6 +125,8 @@ class DeepForest1b(TwoScaleFusion):
 
     feature_channels = 128
     """Channels of `features`."""
+
+    linear_chains: LinearChains = (*TwoScaleFusion.linear_chains, ("up2", "head"))
 
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__(bands, classes)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from deepforest_xr.models.blocks import ConvLSTM, SameConv2d, batch_norm, init_kernels, up
 from deepforest_xr.models.deepforest1 import DeepForest1b
-from deepforest_xr.models.network import Heads, Network, TwoBranchNetwork
+from deepforest_xr.models.network import Heads, LinearChains, Network, TwoBranchNetwork
 from deepforest_xr.models.resnet import Encoder, stage4, stage5
 from deepforest_xr.models.unet import UNet
 
@@ -28,6 +28,8 @@ class ReleasedBranch(Network):
 
     feature_channels = 64
     """Channels of `features`."""
+
+    linear_chains: LinearChains = (("up1", "head"),)
 
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__(bands, classes)
@@ -86,6 +88,11 @@ class DeepForest2(TwoBranchNetwork):
         self.s1_head = nn.Conv2d(S1_FILTERS, classes, 1)
         self.fused_head = FusedHead(s2_branch.feature_channels, S1_FILTERS, classes)
         init_kernels("glorot_uniform", self.s1_head, self.fused_head)
+        self.linear_chains = tuple(
+            (f"s2_branch.{feeder}", "fused_head")
+            for feeder, consumer in s2_branch.linear_chains
+            if consumer == "head"
+        )
 
     def forward(self, s2: Tensor, s1: Tensor) -> Tensor | Heads:
         """Classify an image and a series of one place.
@@ -121,6 +128,7 @@ class FusedHead(nn.Conv2d):
 
     def __init__(self, s2_channels: int, s1_channels: int, classes: int) -> None:
         super().__init__(s2_channels + s1_channels, classes, 1)
+        self.s2_channels = s2_channels
 
     def forward(self, f: Tensor, s: Tensor) -> Tensor:  # type: ignore[override]
         """Join (n, s2_channels, y, x) and (n, s1_channels, y, x) to (n, classes, y, x)."""

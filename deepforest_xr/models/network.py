@@ -15,6 +15,8 @@ from deepforest_xr.errors import BandMismatchError, ConfigError
 
 STRIDE = 32
 
+LinearChains = tuple[tuple[str, str], ...]
+
 
 class Heads(NamedTuple):
     """Logits of a two-branch network in training, each (n, classes, y, x)."""
@@ -37,6 +39,10 @@ class Network(nn.Module):
 
     build_arguments: dict[str, Any]
     """Keyword arguments that make `build` return the same network, set by `build`."""
+
+    linear_chains: LinearChains = ()
+    """(feeder, consumer): linear layers with nothing but dropout between, and the consumer has
+    no other input from them; a ConvLSTM's is the step it sees first. For `optimize`."""
 
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__()

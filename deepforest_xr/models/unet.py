@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepforest_xr.models.blocks import SameConv2d, SameConvTranspose2d, batch_norm, init_kernels
-from deepforest_xr.models.network import Network
+from deepforest_xr.models.network import LinearChains, Network
 
 ENCODER_FILTERS = (8, 32, 32, 64, 64, 128)
 DECODER_FILTERS = (32, 32, 64, 64, 128)
@@ -55,6 +55,8 @@ class UNet(Network):
     ----------
     Cherif, Hell & Brandmeier 2022, Remote Sensing 14(19), 5000.
     """
+
+    linear_chains: LinearChains = ((f"decoder.{len(DECODER_FILTERS) - 1}.up", "head"),)
 
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__(bands, classes)

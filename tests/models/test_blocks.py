@@ -174,3 +174,20 @@ def test_batch_norm_counts_as_keras_does():
     layer(torch.full((2, 1, 3, 5), 100.0))
     assert layer.running_mean.item() == pytest.approx(1.0)  # 0.99 * 0 + 0.01 * 100
     assert layer.eps == 1e-3
+
+
+@pytest.mark.parametrize("factor", [2, 8])
+def test_enlarging_reads_where_tensorflow_1_reads(factor):
+    # resize_bilinear, align_corners off: output i lies at i / factor, the last pixel repeats.
+    x = array(2, 3, 5)
+    expected = np.empty((2, 3 * factor, 5 * factor))
+    for r in range(3 * factor):
+        for c in range(5 * factor):
+            (y, dy), (z, dz) = divmod(r / factor, 1), divmod(c / factor, 1)
+            top, left = int(y), int(z)
+            bottom, right = min(top + 1, 2), min(left + 1, 4)
+            above = (1 - dz) * x[:, top, left] + dz * x[:, top, right]
+            below = (1 - dz) * x[:, bottom, left] + dz * x[:, bottom, right]
+            expected[:, r, c] = (1 - dy) * above + dy * below
+    enlarged = blocks.enlarge(torch.tensor(x)[None], factor)[0]
+    np.testing.assert_allclose(enlarged, expected, atol=1e-12)
