@@ -7,7 +7,7 @@ from deepforest_xr import models
 from deepforest_xr.errors import BandMismatchError, ConfigError
 from deepforest_xr.models.blocks import ConvLSTM
 
-from .conftest import MONTHS, built, inputs
+from .conftest import CASES, MONTHS, built, inputs
 
 
 def count(module):
@@ -79,21 +79,55 @@ def test_eval_is_deterministic_and_sees_each_image_alone(case):
     torch.testing.assert_close(first[1:], alone, atol=1e-4, rtol=1e-4)
 
 
-def test_two_branch_network_has_three_heads_in_training_and_one_in_eval():
-    network = built("deepforest-2b")
+def still(network):
+    """Set to training all but what draws at random or takes statistics: the rest must not care."""
+    network.train()
+    for part in network.modules():
+        if isinstance(part, ConvLSTM | torch.nn.Dropout | torch.nn.BatchNorm2d):
+            part.eval()
+    return network
+
+
+def test_training_differs_from_eval_by_dropout_and_batch_norm_alone(case):
+    network = built(*case)
     pair = inputs(network, 32, 64)
     with torch.no_grad():
-        fused = network(*pair)
+        logits = network(*pair)
+        trained = still(network)(*pair)
+        torch.manual_seed(1)
         network.train()
-        for part in network.modules():  # dropout and BatchNorm as in eval: heads alone differ
-            if isinstance(part, ConvLSTM | torch.nn.Dropout | torch.nn.BatchNorm2d):
+        for part in network.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
                 part.eval()
-        heads = network(*pair)
+        dropped = network(*pair)
+        network.eval()
+    fused, drawn = (out.fused if isinstance(out, tuple) else out for out in (trained, dropped))
+    torch.testing.assert_close(fused, logits)
+    has_dropout = any(isinstance(part, torch.nn.Dropout | ConvLSTM) for part in network.modules())
+    assert torch.equal(drawn, logits) != has_dropout
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if models.entry(case[0]).is_two_branch])
+def test_two_branch_networks_have_three_heads_in_training(case):
+    network = built(*case)
+    with torch.no_grad():
+        heads = still(network)(*inputs(network, 32, 64))
         network.eval()
     assert heads._fields == ("s1", "s2", "fused")
     assert {tuple(head.shape) for head in heads} == {(1, 5, 32, 64)}
-    torch.testing.assert_close(heads.fused, fused)
     assert not torch.equal(heads.s1, heads.s2)
+
+
+def test_state_goes_round(case, tmp_path):
+    network = built(*case)
+    torch.save(network.state_dict(), tmp_path / "state.pt")
+    torch.manual_seed(99)
+    other = models.build(case[0], **network.build_arguments).eval()
+    pair = inputs(network, 32, 64)
+    with torch.no_grad():
+        assert not torch.equal(other(*pair), network(*pair))
+        other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        assert torch.equal(other(*pair), network(*pair))
 
 
 def test_order_of_months_matters():
@@ -103,14 +137,13 @@ def test_order_of_months_matters():
         assert not torch.allclose(network(s2, s1), network(s2, s1.flip(1)))
 
 
-def test_deep_map_is_seen_first_and_shallow_last():
-    network = built("deepforest-1b")
-    assert network.lstm1.go_backwards
-    assert network.lstm2.go_backwards
-    assert network.lstm1.activation == "tanh"
-    two = built("deepforest-2b")
-    assert (two.s1_lstm.go_backwards, two.s1_lstm.activation) == (False, "relu")
-    assert (two.s1_lstm.dropout, two.s1_lstm.recurrent_dropout) == (0.2, 0.2)
+def test_depth_is_seen_backwards_and_months_in_calendar_order():
+    # That the pairs are [shallow, deep] is held by the comparison with Keras' graphs.
+    deep = [built("deepforest-1a").lstm, built("deepforest-1c").lstm1, built("deepforest-1c").lstm2]
+    assert {(lstm.go_backwards, lstm.activation) for lstm in deep} == {(True, "tanh")}
+    months = built("deepforest-2a").s1_lstm
+    assert (months.go_backwards, months.activation) == (False, "relu")
+    assert (months.dropout, months.recurrent_dropout) == (0.2, 0.2)
 
 
 def test_refused_inputs_name_both_sides(case):
