@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from deepforest_xr.errors import DeepForestError, WriteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 ADVICE = {
     errno.ENOSPC: "free disk space, or write elsewhere",
@@ -36,7 +36,9 @@ REMOVAL_PAUSE_SECONDS = 0.1
 
 
 @contextmanager
-def staged(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def staged(
+    path: str | Path, *, overwrite: bool = False, parts: Collection[str] = ()
+) -> Iterator[Path]:
     """Give the place to write to; what stands there at the end takes the name `path`.
 
     Parameters
@@ -45,6 +47,9 @@ def staged(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         Final file or folder. Missing parent folders are made.
     overwrite : bool
         Replace a file, or a Zarr store, that stands at `path`; only after success.
+    parts : names
+        For a result that is a folder of these files and no Zarr store: then a folder that
+        holds nothing else may be replaced, and an empty one is free.
 
     Yields
     ------
@@ -58,11 +63,12 @@ def staged(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         DeepForestError, which passes unchanged, is raised inside.
     """
     path = Path(path)
-    _require_free(path, overwrite=overwrite)
+    _require_free(path, overwrite=overwrite, parts=parts)
     partial = _make_partial(path)
     try:
         yield partial / path.name
-        _move_into_place(partial, path, overwrite=overwrite)
+        _require_free(path, overwrite=overwrite, parts=parts)
+        _move_into_place(partial, path)
     except DeepForestError:
         raise
     except Exception as error:
@@ -96,18 +102,28 @@ def _errno(error: BaseException | None) -> int | None:
     return None
 
 
-def _require_free(path: Path, *, overwrite: bool) -> None:
+def _require_free(path: Path, *, overwrite: bool, parts: Collection[str]) -> None:
     if not path.name:
         raise WriteError(f"{str(path)!r} has no name of its own: give the file to write.")
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or (parts and path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:
         raise WriteError(f"{path} exists: choose another name, or pass overwrite=True.")
-    if path.is_dir() and not _is_zarr(path):
+    obstacle = _obstacle(path, parts)
+    if obstacle:
         raise WriteError(
-            f"{path} is a folder and not a Zarr store, so overwrite=True does not remove it: "
-            "choose another name."
+            f"{path} {obstacle}, so overwrite=True does not remove it: choose another name."
         )
+
+
+def _obstacle(path: Path, parts: Collection[str]) -> str | None:
+    """Why what stands at `path` is not replaced even when asked; None where it may be."""
+    if not parts:
+        return "is a folder and not a Zarr store" if path.is_dir() and not _is_zarr(path) else None
+    if not path.is_dir():
+        return "is a file and no folder"
+    foreign = sorted({file.name for file in path.iterdir()}.difference(parts))
+    return f"holds {foreign[0]!r}, which is no part of such a result" if foreign else None
 
 
 def _is_zarr(folder: Path) -> bool:
@@ -122,9 +138,8 @@ def _make_partial(path: Path) -> Path:
         raise WriteError(failure_message(path, error)) from error
 
 
-def _move_into_place(partial: Path, path: Path, *, overwrite: bool) -> None:
+def _move_into_place(partial: Path, path: Path) -> None:
     """Rename the finished result; a folder in the way steps aside first, and back on failure."""
-    _require_free(path, overwrite=overwrite)
     finished = partial / path.name
     if not path.is_dir() or path.is_symlink():
         # Also a link to a store: the link is replaced, what it points to stays.

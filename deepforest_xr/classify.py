@@ -29,11 +29,13 @@ from deepforest_xr.grid import Grid
 from deepforest_xr.legend import NODATA
 from deepforest_xr.models import Checkpoint, channel_names, entry
 from deepforest_xr.models.checkpoint import load
+from deepforest_xr.models.install import installed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deepforest_xr.models.inputs import Standardisation
+    from deepforest_xr.models.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,8 @@ def classify(
         From `open_cube`, or opened from its Zarr. Bands and months are taken by name.
     model : path or Checkpoint, optional
         Folder of a checkpoint, or a loaded one. Default: the folder that the environment
-        variable ``DEEPFOREST_XR_MODEL`` names. A model is never guessed.
+        variable ``DEEPFOREST_XR_MODEL`` names, else the checkpoint that was installed
+        (`deepforest_xr.models.install`). A model is never guessed.
     block : int
         Side of a block in pixels, a multiple of 32, at least the halo. Memory grows with the
         square of block and twice the halo.
@@ -101,7 +104,7 @@ def classify(
     Raises
     ------
     NoModelError
-        If no model is given or configured.
+        If no model is given, named in the environment or installed.
     BandMismatchError
         If the cube lacks a channel of the model.
     ModelError, ChecksumError
@@ -137,14 +140,25 @@ def classify(
 def _resolve(model: str | Path | Checkpoint | None) -> tuple[Checkpoint, str | None]:
     if isinstance(model, Checkpoint):
         return model, None
-    folder = model or os.environ.get(MODEL_VARIABLE)
-    if not folder:
-        raise NoModelError(
-            "no model: pass classify(cube, model=FOLDER), or set the environment variable "
-            f"{MODEL_VARIABLE} to the folder of a checkpoint. A model is never guessed."
-        )
-    path = Path(folder).resolve()
+    path = Path(model or _default()).resolve()
     return load(path), str(path)
+
+
+def _default() -> str | Path:
+    """Folder of the model that the user chose for all calls."""
+    named = os.environ.get(MODEL_VARIABLE)
+    if named:
+        log.info("model: %s, which %s names", named, MODEL_VARIABLE)
+        return named
+    folder = installed()
+    if folder is None:
+        raise NoModelError(
+            "no model: pass classify(cube, model=FOLDER), set the environment variable "
+            f"{MODEL_VARIABLE} to the folder of a checkpoint, or install one "
+            "(`deepforest-xr model install PATH|URL`). A model is never guessed."
+        )
+    log.info("model: %s, the one installed", folder)
+    return folder
 
 
 def _require_multiple(name: str, value: int, *, smallest: int) -> None:
@@ -289,12 +303,13 @@ def _pad(array: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.float32
 
 
 class _Loaded:
-    """A network ready to predict, once a process and device."""
+    """A network ready to predict, once a process."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         from deepforest_xr.models.inputs import Standardisation
 
-        self.network = checkpoint.build()
+        self.plain = checkpoint.build()
+        self.fast: dict[str, Network] = {}
         self.codes = np.array(checkpoint.legend.codes, dtype="uint8")
         self.standardisation: Standardisation = Standardisation(
             np.array(checkpoint.mean, dtype="float32"),
@@ -314,11 +329,19 @@ class _Loaded:
         if device == "cuda" and not torch.cuda.is_available():
             raise ModelError("device='cuda' but this worker sees no GPU: use 'auto' or 'cpu'.")
         with self.lock, torch.inference_mode():
-            network = self.network.to(device)
+            network = self._on(device)
             inputs = [torch.from_numpy(np.ascontiguousarray(a))[None].to(device) for a in arrays]
             logits = network(*inputs)[0]
-            share: NDArray[np.float32] = torch.softmax(logits.float(), dim=0).cpu().numpy()
+            share: NDArray[np.float32] = torch.softmax(logits, dim=0).cpu().numpy()
         return share
+
+    def _on(self, device: str) -> Network:
+        """The network on a device, optimized there at its first use."""
+        from deepforest_xr.models import optimize_for_inference
+
+        if device not in self.fast:
+            self.fast[device] = optimize_for_inference(self.plain.to(device))
+        return self.fast[device]
 
 
 _MODELS: dict[str, _Loaded] = {}
@@ -374,6 +397,6 @@ def _describe(result: xr.Dataset, cube: xr.Dataset, checkpoint: Checkpoint) -> x
         result["probability"].attrs = {"long_name": "class probability", "units": "percent"}
     kept = {k: v for k, v in cube.attrs.items() if isinstance(v, str | int | float)}
     result.attrs = {**kept, "model": checkpoint.model, "model_sha256": checkpoint.sha256}
-    if checkpoint.provenance.get("chips", {}).get("cube", {}).get("simulated"):
+    if checkpoint.cube_attrs.get("simulated"):
         result.attrs["simulated"] = "true"
     return result

@@ -9,6 +9,7 @@ always asked for by collection. The tables are ``legends/*.csv``.
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -132,6 +133,19 @@ class Legend:
             "legend": self.name,
         }
 
+    def classification(self) -> list[dict[str, Any]]:
+        """Give ``classification:classes`` of the STAC classification extension 2.0.0."""
+        return [
+            {
+                "value": c.code,
+                "name": _machine_name(c.name),
+                "title": c.name,
+                "description": f"{c.name} (class {c.code} of legend {self.name}).",
+                "color_hint": c.color.lstrip("#").upper(),
+            }
+            for c in self.classes
+        ]
+
     @property
     def codes(self) -> list[int]:
         """Codes in the order of the network's channels."""
@@ -234,6 +248,11 @@ def _number(text: str | None, path: Path) -> int:
         raise ConfigError(
             f"legend {path}: {text!r} is not a code; expected columns code, name, color."
         ) from error
+
+
+def _machine_name(name: str) -> str:
+    """Only letters, digits, ``-`` and ``_``, as the classification extension asks."""
+    return re.sub(r"[^0-9A-Za-z-]+", "_", name).strip("_").lower() or "class"
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

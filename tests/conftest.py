@@ -21,6 +21,15 @@ def shared_data():
     return SHARED_DATA
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_model_of_the_user(tmp_path_factory):
+    """Tests see neither the model that the user installed nor the one the environment names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPFOREST_XR_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("DEEPFOREST_XR_MODEL", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory):
     """Three months of a simulated scene, 96 x 128 pixels, two UTM zones."""

@@ -86,6 +86,48 @@ def test_overwrite_never_removes_a_folder_that_is_no_store(tmp_path):
     assert names(tmp_path / "home") == ["thesis.txt"]
 
 
+PARTS = ("weights", "card")
+
+
+def write_parts(folder, names, **options):
+    with staged(folder, parts=PARTS, **options) as partial:
+        partial.mkdir()
+        for name in names:
+            (partial / name).write_text("new")
+
+
+def test_a_folder_of_known_parts_is_replaced_when_asked_and_only_then(tmp_path):
+    target = tmp_path / "model"
+    write_parts(target, PARTS)
+    with pytest.raises(WriteError, match="overwrite=True"):
+        write_parts(target, ["card"])
+    assert names(target) == ["card", "weights"]
+    write_parts(target, ["card"], overwrite=True)
+    assert names(target) == ["card"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_folder_with_anything_else_in_it_is_not_replaced(tmp_path):
+    target = tmp_path / "model"
+    write_parts(target, PARTS)
+    (target / "thesis.txt").write_text("years")
+    with pytest.raises(WriteError, match=r"holds 'thesis\.txt', which is no part"):
+        write_parts(target, PARTS, overwrite=True)
+    (target / "thesis.txt").rename(tmp_path / "file")
+    with pytest.raises(WriteError, match="is a file and no folder"):
+        write_parts(tmp_path / "file", PARTS, overwrite=True)
+    assert (tmp_path / "file").read_text() == "years"
+
+
+def test_an_empty_folder_is_free_for_a_folder_of_parts(tmp_path):
+    (tmp_path / "model").mkdir()
+    write_parts(tmp_path / "model", PARTS)
+    assert names(tmp_path / "model") == ["card", "weights"]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(WriteError, match="exists"), staged(tmp_path / "other"):
+        pytest.fail("work began")
+
+
 def test_a_store_is_back_if_the_last_rename_fails(tmp_path):
     old = tmp_path / "a.zarr"
     old.mkdir()

@@ -234,12 +234,51 @@ def test_blocks_and_halos_are_multiples_of_32(checkpoint, cube, options):
     refused(ConfigError, next(iter(options)), cube, checkpoint, **options)
 
 
-def test_a_model_is_never_guessed(cube, folder, monkeypatch):
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty data folder of the user, and no model in the environment."""
+    monkeypatch.setenv("DEEPFOREST_XR_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("DEEPFOREST_XR_MODEL", raising=False)
-    refused(NoModelError, r"model=FOLDER.*DEEPFOREST_XR_MODEL", cube)
-    monkeypatch.setenv("DEEPFOREST_XR_MODEL", str(folder))
-    named = dfx.classify(cube, halo=32).compute()
-    xr.testing.assert_identical(named, dfx.classify(cube, folder, halo=32).compute())
+    return tmp_path / "home"
+
+
+def test_a_model_is_never_guessed(cube, home):
+    refused(
+        NoModelError,
+        r"model=FOLDER.*DEEPFOREST_XR_MODEL.*deepforest-xr model install PATH\|URL.*never guessed",
+        cube,
+    )
+
+
+def test_the_default_is_the_environments_model_then_the_installed_one(
+    cube, checkpoint, tmp_path, home, monkeypatch, caplog
+):
+    caplog.set_level("INFO", "deepforest_xr")
+    folders = {
+        name: dataclasses.replace(checkpoint, mean=(value,) * 3).save(tmp_path / name)
+        for name, value in (("given", 0.1), ("named", 0.2), ("kept", 0.3))
+    }
+    expected = {n: dfx.classify(cube, f, halo=32).compute() for n, f in folders.items()}
+    assert differing(expected["given"], expected["named"]) > 0.01
+    assert differing(expected["named"], expected["kept"]) > 0.01
+    kept = models.install(folders["kept"])
+    xr.testing.assert_identical(dfx.classify(cube, halo=32).compute(), expected["kept"])
+    assert f"model: {kept}, the one installed" in caplog.messages
+    monkeypatch.setenv("DEEPFOREST_XR_MODEL", str(folders["named"]))
+    xr.testing.assert_identical(dfx.classify(cube, halo=32).compute(), expected["named"])
+    assert f"model: {folders['named']}, which DEEPFOREST_XR_MODEL names" in caplog.messages
+    given = dfx.classify(cube, folders["given"], halo=32).compute()
+    xr.testing.assert_identical(given, expected["given"])
+
+
+def test_a_map_begun_with_the_former_default_ends_with_it(cube, checkpoint, tmp_path, home):
+    models.install(checkpoint.save(tmp_path / "first"))
+    lazy = dfx.classify(cube, halo=32)
+    other = dataclasses.replace(checkpoint, mean=(0.6, 0.1, 0.9)).save(tmp_path / "second")
+    models.install(other)
+    expected = dfx.classify(cube, checkpoint, halo=32).compute()
+    xr.testing.assert_identical(lazy.compute(), expected)
+    assert differing(dfx.classify(cube, halo=32).compute(), expected) > 0.01
 
 
 def test_folder_and_object_give_the_same_map(cube, checkpoint, folder):

@@ -33,7 +33,7 @@ def run(command, cwd):
     done = subprocess.run(
         shlex.split(command),
         cwd=cwd,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, "DEEPFOREST_XR_HOME": str(cwd / "home")},
         capture_output=True,
         text=True,
         timeout=600,
@@ -72,7 +72,8 @@ def test_the_commands_of_the_guide_run_in_their_order(tmp_path):
     for block in blocks("docs/guide.md", "sh"):
         for command in commands(block):
             run(command, tmp_path)
-    for name in ("items.parquet", "cube.zarr", "run/curve.png", "map.tif", "map.json", "report.md"):
+    for name in ("items.parquet", "cube.zarr", "run/curve.png", "map.tif", "map.json", "report.md",
+                 "model.onnx", "home/default-model"):  # fmt: skip
         assert (tmp_path / name).exists(), name
 
 
@@ -87,7 +88,10 @@ def test_options_in_commands_that_cannot_run_here_exist(document):
         for command in commands(block):
             words = shlex.split(command)
             if words[0] == "deepforest-xr":
-                options = {o for p in known[words[1]].params for o in p.opts}
+                called = known[words[1]]
+                if words[1] == "model":
+                    called = called.commands[words[2]]
+                options = {o for p in called.params for o in p.opts}
                 assert {w for w in words if w.startswith("--")} <= options, command
 
 

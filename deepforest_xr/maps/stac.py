@@ -11,7 +11,6 @@ import datetime as dt
 import json
 import math
 import os
-import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -127,24 +126,7 @@ def classification_classes(legend: Legend) -> list[dict[str, Any]]:
     """Give ``classification:classes`` of the classification extension 2.0.0, 0 as no data."""
     nodata = {"value": NODATA, "name": "nodata", "title": "No data", "nodata": True}
     nodata["description"] = "Not classified: no valid observation."
-    return [
-        nodata,
-        *(
-            {
-                "value": c.code,
-                "name": _machine_name(c.name),
-                "title": c.name,
-                "description": f"{c.name} (class {c.code} of legend {legend.name}).",
-                "color_hint": c.color.lstrip("#").upper(),
-            }
-            for c in legend.classes
-        ),
-    ]
-
-
-def _machine_name(name: str) -> str:
-    """Only letters, digits, ``-`` and ``_``, as the extension asks."""
-    return re.sub(r"[^0-9A-Za-z-]+", "_", name).strip("_").lower() or "class"
+    return [nodata, *legend.classification()]
 
 
 def _item(described: _Described, item_id: str, period: tuple[dt.datetime, ...]) -> pystac.Item:

@@ -17,7 +17,7 @@ S2_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"
 POLARIZATIONS = ("vv", "vh")
 
 S2_UNIT = "reflectance"
-S1_UNIT = "gamma0 dB"
+S1_QUANTITY = "gamma0"
 
 
 def channel_names(
@@ -64,16 +64,30 @@ def complete_names(bands: Sequence[str], months: Sequence[int] | None) -> tuple[
     ConfigError
         If a month or a band is unknown or comes twice.
     """
-    s2_bands = [band for band in bands if not band.startswith(POLARIZATIONS)]
+    s2_bands = [band for band in bands if not is_radar(band)]
     expected = channel_names(months, s2_bands)
     if len(s2_bands) < len(bands) and tuple(bands) != expected:
         raise BandMismatchError(
-            f"bands={tuple(bands)} do not fit months={tuple(months or ())}, which make "
-            f"{expected}: give these, or the Sentinel-2 bands alone."
+            f"bands do not fit months={tuple(months or ())}: {difference(expected, bands)}. Give "
+            f"{', '.join(expected)}, or the Sentinel-2 bands alone."
         )
     return expected
 
 
-def unit(channel: str) -> str:
-    """Physical unit of a channel before standardisation."""
-    return S1_UNIT if channel.startswith(POLARIZATIONS) else S2_UNIT
+def difference(expected: Sequence[str], given: Sequence[str]) -> str:
+    """Say how two lists of channels differ: what is missing, what is there instead."""
+    missing = [name for name in expected if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    if not missing and not unexpected:
+        return f"not in this order: {', '.join(given)}"
+    return f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}"
+
+
+def is_radar(channel: str) -> bool:
+    """Whether a channel is one of Sentinel-1."""
+    return channel.startswith(POLARIZATIONS)
+
+
+def unit(channel: str, *, quantity: str = S1_QUANTITY) -> str:
+    """Physical unit of a channel before standardisation; `quantity` is gamma0 or sigma0."""
+    return f"{quantity} dB" if is_radar(channel) else S2_UNIT

@@ -1,9 +1,10 @@
 """Checkpoints: weights, and all that is needed to use them on a cube years later.
 
-A checkpoint is a folder of two files: ``model.safetensors`` holds the weights,
+A checkpoint is a folder of three files: ``model.safetensors`` holds the weights,
 ``model.json`` what rebuilds the network and its inputs: bands, units, months, the
 normalisation frozen at training, and the legend. Nothing is ever unpickled, and weights
-whose checksum is not the recorded one are refused.
+whose checksum is not the recorded one are refused. ``item.json`` says the same to STAC
+catalogs; it follows from the other two and is not read back.
 """
 
 from __future__ import annotations
@@ -11,22 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
-import uuid
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from deepforest_xr.errors import (
-    BandMismatchError,
-    ChecksumError,
-    ConfigError,
-    ModelError,
-    WriteError,
-)
+from deepforest_xr.atomic import staged
+from deepforest_xr.errors import BandMismatchError, ChecksumError, ConfigError, ModelError
 from deepforest_xr.legend import Legend, amazon13
-from deepforest_xr.models.channels import complete_names, unit
+from deepforest_xr.models.channels import S1_QUANTITY, complete_names, is_radar, unit
 from deepforest_xr.models.registry import build, entry
 
 if TYPE_CHECKING:
@@ -39,6 +33,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
+ITEM_FILE = "item.json"
+FILES = (CARD_FILE, WEIGHTS_FILE, ITEM_FILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,7 +54,7 @@ class Checkpoint:
     """Calendar months of the Sentinel-1 series; None without Sentinel-1."""
 
     mean: tuple[float, ...]
-    """Per channel, subtracted before the network; reflectance or gamma0 dB."""
+    """Per channel, subtracted before the network; in `units`."""
 
     std: tuple[float, ...]
     """Per channel, divided by after the mean came off; same units."""
@@ -112,7 +108,7 @@ class Checkpoint:
         bands : sequence of str
             Sentinel-2 bands, or all channels in the order of `models.channel_names`.
         mean, std : sequence of float
-            One a channel, Sentinel-1 first; reflectance or gamma0 dB.
+            One a channel, Sentinel-1 first; reflectance or dB.
         months : sequence of int, optional
             Calendar months of the Sentinel-1 series.
         legend : Legend, optional
@@ -151,8 +147,27 @@ class Checkpoint:
     def identity(self) -> str:
         """SHA-256 of all that decides a map: weights, network, inputs, normalisation, legend."""
         free = {"library", "provenance"}
-        card = {key: value for key, value in self._card().items() if key not in free}
-        return _digest(json.dumps(card | {"sha256": self.sha256}, sort_keys=True).encode())
+        card = {key: value for key, value in self.card().items() if key not in free}
+        return _digest(json.dumps(card, sort_keys=True).encode())
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each channel before standardisation; sigma0 where the training cube said so."""
+        # The cube gives its quantity with a remark: "sigma0, not terrain-corrected".
+        quantity = str(self.cube_attrs.get("s1_quantity", S1_QUANTITY)).split(",")[0]
+        return tuple(unit(name, quantity=quantity) for name in self.bands)
+
+    @property
+    def cube_attrs(self) -> dict[str, Any]:
+        """Attributes of the cube that the training chips were cut from, as far as recorded."""
+        chips = self.provenance.get("chips")
+        cube = chips.get("cube") if isinstance(chips, dict) else None
+        return cube if isinstance(cube, dict) else {}
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights that training changes; statistics of BatchNorm are not among them."""
+        return parameter_count(self.model, self.build_arguments)
 
     def build(self) -> Network:
         """Build the network with these weights, in eval mode, on the CPU.
@@ -197,21 +212,22 @@ class Checkpoint:
         WriteError
             If the folder is taken or cannot be written.
         """
+        from deepforest_xr.models.mlm import item_json
+
         folder = Path(folder)
-        _check_free(folder, overwrite=overwrite)
-        weights = _serialise(self.state_dict)
-        card = json.dumps(self._card() | {"sha256": _digest(weights)}, indent=2, allow_nan=False)
-        fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.new")
-        try:
-            fresh.mkdir(parents=True)
-            (fresh / WEIGHTS_FILE).write_bytes(weights)
-            (fresh / CARD_FILE).write_text(card + "\n", encoding="utf-8")
-            _put_in_place(fresh, folder)
-        except OSError as error:
-            raise WriteError(f"checkpoint {folder} cannot be written: {error}.") from error
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+        with staged(folder, overwrite=overwrite, parts=FILES) as partial:
+            files = self.files()
+            files[ITEM_FILE] = item_json(self, files)
+            partial.mkdir()
+            for name, content in files.items():
+                (partial / name).write_bytes(content)
         return folder
+
+    def files(self) -> dict[str, bytes]:
+        """Give what makes up the checkpoint: weights and card, by file name."""
+        weights = _serialise(self.state_dict)
+        card = json.dumps(self.card() | {"sha256": _digest(weights)}, indent=2, allow_nan=False)
+        return {WEIGHTS_FILE: weights, CARD_FILE: f"{card}\n".encode()}
 
     def require_channels(self, available: Sequence[str]) -> None:
         """Refuse a cube that lacks a channel; channels beyond those needed are no fault.
@@ -230,35 +246,42 @@ class Checkpoint:
                 f"months={self.months}."
             )
 
-    def _card(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
+        """Describe the checkpoint: the content of ``model.json``."""
         return {
             "format": FORMAT,
             "library": _library_version(),
             "model": self.model,
             "build_arguments": self.build_arguments,
-            "bands": [{"name": name, "unit": unit(name)} for name in self.bands],
+            "bands": [
+                {"name": name, "unit": its_unit}
+                for name, its_unit in zip(self.bands, self.units, strict=True)
+            ],
             "months": self.months,
             "mean": self.mean,
             "std": self.std,
             "legend": self.legend.to_dict(),
             "provenance": self.provenance,
+            "sha256": self.sha256,
         }
 
     def _check_channels(self) -> None:
         """Hold the channel names against the network's inputs."""
         known, months = entry(self.model), self.months or ()
-        expected = self.build_arguments["bands"]
+        expected, takes = self.build_arguments["bands"], ""
         if known.is_two_branch:
             if len(months) != self.build_arguments["months"]:
                 raise BandMismatchError(
                     f"{self.model} was built for {self.build_arguments['months']} months, got "
                     f"months={months}: name as many."
                 )
+            takes = f" (vv and vh of {len(months)} months, {expected} bands of Sentinel-2)"
             expected += 2 * len(months)
         if len(self.bands) != expected:
+            radar = sum(map(is_radar, self.bands))
             raise BandMismatchError(
-                f"{self.model} takes {expected} channels, got {len(self.bands)} names: "
-                f"{', '.join(self.bands)} (months={self.months})."
+                f"{self.model} takes {expected} channels{takes}, got {len(self.bands)} names "
+                f"({radar} of Sentinel-1, months={self.months}): {', '.join(self.bands)}."
             )
 
     def _check_normalisation(self) -> None:
@@ -302,7 +325,7 @@ def load(folder: str | Path) -> Checkpoint:
             f"{folder} is not a checkpoint: {error.filename}: {error.strerror}; expected a folder "
             f"with {CARD_FILE} and {WEIGHTS_FILE}."
         ) from error
-    card = _parse(card_text, folder / CARD_FILE)
+    card = parse_card(card_text, folder / CARD_FILE)
     digest = _digest(weights)
     if card.get("sha256") != digest:
         raise ChecksumError(
@@ -334,19 +357,54 @@ def _from_card(card: dict[str, Any], weights: dict[str, Tensor], digest: str) ->
     )
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+def parse_card(text: str, where: str | Path) -> dict[str, Any]:
+    """Read the content of ``model.json`` as far as its format.
+
+    Parameters
+    ----------
+    text : str
+        JSON.
+    where : str or Path
+        For messages.
+
+    Raises
+    ------
+    ModelError
+        If it is no JSON, or of a format that this version does not know.
+    """
     try:
         card = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ModelError(f"{path} is not JSON ({error}); copy the checkpoint again.") from error
+        raise ModelError(f"{where} is not JSON ({error}); copy the checkpoint again.") from error
     found = card.get("format") if isinstance(card, dict) else None
     if found != FORMAT:
         raise ModelError(
-            f"{path} has format {found!r}, this version reads {FORMAT}: update deepforest-xr, or "
+            f"{where} has format {found!r}, this version reads {FORMAT}: update deepforest-xr, or "
             "save the checkpoint again."
         )
     result: dict[str, Any] = card
     return result
+
+
+def parameter_count(name: str, build_arguments: Mapping[str, Any]) -> int:
+    """Count the trainable weights of a network without making them.
+
+    Parameters
+    ----------
+    name : str
+        One of `models.names`.
+    build_arguments : mapping
+        Keyword arguments of `models.build`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such network.
+    """
+    import torch
+
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in build(name, **build_arguments).parameters())
 
 
 def _serialise(weights: Mapping[str, Tensor]) -> bytes:
@@ -358,34 +416,6 @@ def _serialise(weights: Mapping[str, Tensor]) -> bytes:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _check_free(folder: Path, *, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if found and not overwrite:
-        raise WriteError(f"{folder} is there already: choose another, or pass overwrite=True.")
-    foreign = sorted(found - {WEIGHTS_FILE, CARD_FILE})
-    if foreign:
-        raise WriteError(
-            f"{folder} holds {foreign[0]!r}, which is no part of a checkpoint: choose another."
-        )
-
-
-def _put_in_place(fresh: Path, folder: Path) -> None:
-    """Rename into place; what was there goes aside first, because rename needs it empty."""
-    if not folder.exists():
-        fresh.rename(folder)
-        return
-    old = fresh.with_suffix(".old")
-    folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _library_version() -> str:

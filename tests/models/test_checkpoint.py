@@ -78,7 +78,27 @@ def test_model_json_says_units_and_checksum(unet, saved):
     assert card["format"] == 1
     two = describe(built("deepforest-2b"))
     assert two.bands == S1_NAMES + RGB
-    assert two._card()["bands"][0] == {"name": "vv_06", "unit": "gamma0 dB"}
+    assert two.card()["bands"][0] == {"name": "vv_06", "unit": "gamma0 dB"}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "unit"),
+    [
+        ({"chips": {"cube": {"s1_quantity": "sigma0, not terrain-corrected"}}}, "sigma0 dB"),
+        ({"chips": {"cube": {"s1_quantity": "gamma0"}}}, "gamma0 dB"),
+        ({"chips": {"cube": {}}}, "gamma0 dB"),
+        ({"chips": "none"}, "gamma0 dB"),
+    ],
+)
+def test_the_radar_unit_is_that_of_the_cube_of_the_chips(provenance, unit, tmp_path):
+    two = describe(built("deepforest-2a"), provenance=provenance)
+    assert two.units == (unit,) * 6 + ("reflectance",) * 3
+    card = json.loads((two.save(tmp_path / "model") / "model.json").read_text())
+    assert [band["unit"] for band in card["bands"]] == list(two.units)
+
+
+def test_parameters_are_counted_as_the_network_has_them(unet):
+    assert unet.parameters == sum(p.numel() for p in built("u-net").parameters())
 
 
 def test_checksum_follows_the_weights_and_nothing_else():
@@ -168,7 +188,8 @@ def test_weights_of_another_network_are_refused_in_one_line(unet):
         ({"std": [1, 0, 1]}, ConfigError, "std of B03 is 0.0"),
         ({"std": [1, 1, np.nan]}, ConfigError, "std of B04 is nan"),
         ({"mean": [1, np.inf, 1]}, ConfigError, "mean of B03 is inf"),
-        ({"bands": RGB[:2]}, BandMismatchError, "u-net takes 3 channels, got 2 names: B02, B03"),
+        ({"bands": RGB[:2]}, BandMismatchError,
+         r"u-net takes 3 channels, got 2 names \(0 of Sentinel-1, months=None\): B02, B03"),
         ({"bands": ("B02", "B03", "B99")}, ConfigError, r"\['B99'\]; Sentinel-2 bands are B02"),
         ({"bands": ("B02", "B03", "B03")}, ConfigError, "comes twice"),
         ({"months": (6, 13)}, ConfigError, "not calendar months"),
@@ -176,7 +197,7 @@ def test_weights_of_another_network_are_refused_in_one_line(unet):
         ({"provenance": {"a": object()}}, ConfigError, "not plain JSON"),
         ({"provenance": {"a": float("nan")}}, ConfigError, "not plain JSON"),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_fit_is_refused_when_made(changes, error, message):
     with pytest.raises(error, match=message):
         describe(built("u-net"), **changes)
@@ -200,6 +221,23 @@ def test_sentinel_1_names_may_be_given_or_left_to_the_months():
             describe(network, bands=wrong, **stacked)
 
 
+def test_bands_that_do_not_fit_the_months_are_named_on_both_sides():
+    network = models.build("u-net", bands=9, classes=5)
+    given = ("vv_06", "vh_06", "vv_08", "vh_08", *RGB)
+    with pytest.raises(BandMismatchError) as caught:
+        describe(network, bands=given, months=(6, 7, 9), mean=[0] * 9, std=[1] * 9)
+    assert "missing: vv_07, vh_07, vv_09, vh_09; unexpected: vv_08, vh_08." in str(caught.value)
+    with pytest.raises(BandMismatchError, match="not in this order: vh_06, vv_06, B02, B03, B04"):
+        describe(network, bands=("vh_06", "vv_06", *RGB), months=(6,), mean=[0] * 9, std=[1] * 9)
+
+
+def test_bands_of_a_two_branch_network_are_counted_by_sensor():
+    with pytest.raises(BandMismatchError) as caught:
+        describe(built("deepforest-2a"), bands=RGB[:2], mean=[0] * 9, std=[1] * 9)
+    assert "takes 9 channels (vv and vh of 3 months, 3 bands of Sentinel-2)" in str(caught.value)
+    assert "got 8 names (6 of Sentinel-1, months=(6, 7, 9)): vv_06, " in str(caught.value)
+
+
 def test_legend_defaults_to_the_papers():
     network = models.build("u-net", bands=3, classes=13)
     assert describe(network, legend=None).legend == amazon13()
@@ -218,7 +256,7 @@ def test_a_cube_must_have_the_channels_in_any_order(unet):
 
 
 def test_save_never_replaces_unasked_nor_what_is_no_checkpoint(unet, saved):
-    with pytest.raises(WriteError, match="is there already"):
+    with pytest.raises(WriteError, match="exists"):
         unet.save(saved)
     two = describe(built("u-net"), mean=[7, 8, 9])
     assert models.load(two.save(saved, overwrite=True)).mean == (7, 8, 9)
@@ -227,6 +265,20 @@ def test_save_never_replaces_unasked_nor_what_is_no_checkpoint(unet, saved):
         unet.save(saved, overwrite=True)
     assert (saved / "notes.txt").read_text() == "keep me"
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
+    (saved.parent / "file").write_text("mine")
+    with pytest.raises(WriteError, match="is a file and no folder"):
+        unet.save(saved.parent / "file", overwrite=True)
+
+
+def test_a_folder_made_by_hand_needs_no_item(unet, saved):
+    (saved / "item.json").unlink()
+    assert models.load(saved).identity == unet.identity
+    unet.save(saved, overwrite=True)
+    assert sorted(p.name for p in saved.iterdir()) == [
+        "item.json",
+        "model.json",
+        "model.safetensors",
+    ]
 
 
 def test_a_save_that_fails_leaves_nothing_behind(unet, tmp_path, monkeypatch):
@@ -235,7 +287,7 @@ def test_a_save_that_fails_leaves_nothing_behind(unet, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(WriteError, match="No space left on device"):
         unet.save(tmp_path / "model", overwrite=True)
     monkeypatch.undo()

@@ -1,41 +1,25 @@
-"""The command ``deepforest-xr``: one sub-command a stage, each a call of the library.
-
-Exit codes: 0 done, 1 something went wrong (one line says what), 2 wrong usage.
-"""
+"""The stages of the path, one command each: search, cube, chips, train, classify, assess, demo."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deepforest_xr.errors import DeepForestError, ReadError, WriteError
+from deepforest_xr.cli import console
+from deepforest_xr.cli.console import bar, require_free, say
+from deepforest_xr.errors import ReadError
+from deepforest_xr.models.registry import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import pystac
     import xarray as xr
 
     from deepforest_xr.accuracy import Report
 
-app = typer.Typer(
-    help="Land use and land cover of the Amazon from Sentinel-1 and Sentinel-2.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-out_console = Console()
-err_console = Console(stderr=True)
+NETWORKS = ", ".join(names())
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Collection = Annotated[
@@ -48,44 +32,6 @@ LabelBand = Annotated[int | None, typer.Option(help="Band of the label raster, f
 Dataset = Annotated[str | None, typer.Option(help="S2, S1TsS2_7 (June to December) or S1TsS2_12.")]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors are one line unless ``--debug`` is among the arguments."""
-    words = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in words
-    try:
-        app([w for w in words if w != "--debug"], prog_name="deepforest-xr")
-    except DeepForestError as error:
-        _fail(str(error), error, debug=debug)
-    except Exception as error:
-        _fail(
-            f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} "
-            "(--debug shows where; please report it)",
-            error,
-            debug=debug,
-        )
-
-
-def _fail(line: str, error: Exception, *, debug: bool) -> None:
-    if debug:
-        raise error
-    err_console.print(f"error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
-    raise SystemExit(1)
-
-
-@app.callback()
-def _options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    del debug  # taken out of the arguments before typer sees them
-    logger = logging.getLogger("deepforest_xr")
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
-    if not logger.handlers:
-        handler = RichHandler(console=err_console, show_time=False, show_path=False)
-        logger.addHandler(handler)
-
-
-@app.command()
 def search(
     source: Annotated[
         str,
@@ -112,7 +58,7 @@ def search(
     """
     import deepforest_xr as dfx
 
-    with err_console.status("Searching"):
+    with console.err_console.status("Searching"):
         items = dfx.search(
             source,
             bbox=bbox,
@@ -122,11 +68,10 @@ def search(
             max_cloud_cover=max_cloud_cover,
         )
     dfx.write_items(items, out)
-    out_console.print(_items_table(list(items)))
-    _say(f"{len(items)} scenes written to {out}")
+    console.out_console.print(_items_table(list(items)))
+    say(f"{len(items)} scenes written to {out}")
 
 
-@app.command()
 def cube(
     items: Annotated[Path, typer.Argument(help="Items on disk, from `search`.")],
     out: Annotated[Path, typer.Option(help="Zarr store to write.")],
@@ -165,12 +110,11 @@ def cube(
     lazy = dfx.open_cube(
         dfx.read_items(items), grid=grid, dataset=dataset, months=month, resampling=resampling
     )
-    with _bar("Cube") as progress:
+    with bar("Cube") as progress:
         dfx.write_zarr(lazy, out, overwrite=overwrite, progress=progress)
-    _say(f"{grid.describe()} written to {out}")
+    say(f"{grid.describe()} written to {out}")
 
 
-@app.command()
 def chips(
     cube: Annotated[Path, typer.Argument(help="Zarr store from `cube`.")],
     labels: Annotated[str, typer.Argument(help="Label raster, file or URL.")],
@@ -194,7 +138,7 @@ def chips(
 
     opened = _open(cube)
     aligned = _labels(labels, opened, collection, legend, band)
-    with _bar("Chips") as progress:
+    with bar("Chips") as progress:
         dfx.write_chips(
             opened,
             aligned,
@@ -205,16 +149,13 @@ def chips(
         )
     store = dfx.open_chips(out)
     counts = ", ".join(f"{len(store.indices(s))} {s}" for s in ("train", "validation", "test"))
-    _say(f"{len(store.split)} chips of {size} pixels ({counts}) written to {out}")
+    say(f"{len(store.split)} chips of {size} pixels ({counts}) written to {out}")
 
 
-@app.command()
 def train(
     chips: Annotated[Path, typer.Argument(help="Zarr store from `chips`.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues.")],
-    model: Annotated[
-        str, typer.Option(help="deepforest-1b, deepforest-2b or u-net.")
-    ] = "deepforest-1b",
+    model: Annotated[str, typer.Option(help=f"{NETWORKS}.")] = "deepforest-1b",
     epochs: Annotated[int, typer.Option(help="At most.")] = 100,
     batch: Annotated[int, typer.Option(help="Chips a step.")] = 10,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
@@ -239,15 +180,17 @@ def train(
         device=device,
     )
     checkpoint = dfx.train(chips, model=model, out=out, settings=settings)
-    _say(f"checkpoint written to {checkpoint}, curve to {out / 'curve.png'}")
+    say(f"checkpoint written to {checkpoint}, curve to {out / 'curve.png'}")
 
 
-@app.command()
 def classify(
     cube: Annotated[Path, typer.Argument(help="Zarr store from `cube`.")],
     out: Annotated[Path, typer.Option(help="Zarr store of the map.")],
     model: Annotated[
-        Path | None, typer.Option(help="Checkpoint; default: $DEEPFOREST_XR_MODEL.")
+        Path | None,
+        typer.Option(
+            help="Checkpoint; default: $DEEPFOREST_XR_MODEL, else the one from `model install`."
+        ),
     ] = None,
     cog: Annotated[
         Path | None, typer.Option(help="Also a GeoTIFF, with its STAC item beside it.")
@@ -268,9 +211,9 @@ def classify(
     period = opened.attrs.get("s2_period")
     if cog is not None and period is None:
         raise ReadError(f"{str(cube)!r} does not say its period (attribute s2_period): no cube.")
-    _require_free([out, cog, cog and cog.with_suffix(".json"), picture], overwrite=overwrite)
+    require_free([out, cog, cog and cog.with_suffix(".json"), picture], overwrite=overwrite)
     lulc = dfx.classify(opened, model, block=block, device=device)
-    with _bar("Map") as progress:
+    with bar("Map") as progress:
         dfx.write_zarr(lulc, out, overwrite=overwrite, progress=progress)
     written = _open(out)
     if cog is not None:
@@ -282,10 +225,9 @@ def classify(
         )
     if picture is not None:
         dfx.write_picture(written, picture, overwrite=overwrite)
-    _say("map written to " + ", ".join(str(p) for p in (out, cog, picture) if p is not None))
+    say("map written to " + ", ".join(str(p) for p in (out, cog, picture) if p is not None))
 
 
-@app.command()
 def assess(
     map_: Annotated[Path, typer.Argument(metavar="MAP", help="Zarr store from `classify`.")],
     reference: Annotated[str, typer.Argument(help="Label raster, file or URL.")],
@@ -317,16 +259,15 @@ def assess(
         store.grid.require_same(dfx.Grid.of(lulc), ours="the chips' cube", theirs="the map")
         mask = xr.DataArray(store.mask("test", aligned.shape), dims=("y", "x"))
         majority = store.legend.codes[int(np.argmax(store.class_counts("train")))]
-    with err_console.status("Counting"):
+    with console.err_console.status("Counting"):
         report = dfx.assess(lulc, aligned, mask=mask, majority_class=majority)
     if out is not None:
         dfx.write_report(report, out, overwrite=overwrite)
     if picture is not None:
         dfx.write_confusion_picture(report, picture, overwrite=overwrite)
-    out_console.print(_scores_table(report))
+    console.out_console.print(_scores_table(report))
 
 
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("demo"),
     items: Annotated[
@@ -348,9 +289,7 @@ def demo(
             "months that exist."
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="u-net, deepforest-1b or deepforest-2b (they take longer).")
-    ] = "u-net",
+    model: Annotated[str, typer.Option(help=f"{NETWORKS}; the u-net is the quickest.")] = "u-net",
     size: Annotated[int, typer.Option(help="Side of the simulated scene in pixels.")] = 512,
     chip: Annotated[int, typer.Option(help="Side of a chip in pixels.")] = 64,
     epochs: Annotated[
@@ -380,43 +319,16 @@ def demo(
         epochs=epochs,
         seed=seed,
     )
-    result = run_demo(out, settings, overwrite=overwrite, stage=_bar)
+    result = run_demo(out, settings, overwrite=overwrite, stage=bar)
     for title, report in (("labels", result.report), ("clean truth", result.truth)):
         if report is not None:
-            out_console.print(_scores_table(report, title=f"Held-out blocks against the {title}"))
-    _say(f"{out / 'map.zarr'}, {out / 'map.tif'}, {out / 'map.png'}, {out / 'report.md'}")
+            console.out_console.print(
+                _scores_table(report, title=f"Held-out blocks against the {title}")
+            )
+    say(f"{out / 'map.zarr'}, {out / 'map.tif'}, {out / 'map.png'}, {out / 'report.md'}")
 
 
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for a stage; without a terminal only its title and end are printed."""
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    if not err_console.is_terminal or title.startswith("Training"):
-        # Training draws its own bar.
-        _say(title, err_console)
-        yield lambda _done, _total: None
-        return
-    with Progress(*columns, console=err_console) as progress:
-        task = progress.add_task(title, total=None)
-
-        def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield update
-        total = progress.tasks[0].total or 1
-        progress.update(task, completed=total, total=total)
-
-
-def _require_free(paths: list[Path | None], *, overwrite: bool) -> None:
-    """Refuse at once what would be refused after a long computation."""
-    taken = [str(p) for p in paths if p is not None and p.exists()]
-    if taken and not overwrite:
-        raise WriteError(f"{taken[0]} exists: choose another name, or pass --overwrite.")
+COMMANDS = (search, cube, chips, train, classify, assess, demo)
 
 
 def _labels(
@@ -469,11 +381,3 @@ def _scores_table(report: Report, *, title: str | None = None) -> Table:
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def _say(line: str, console: Console | None = None) -> None:
-    (console or out_console).print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    main()

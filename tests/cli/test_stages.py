@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 import xarray as xr
 from typer.testing import CliRunner
 
@@ -13,48 +12,9 @@ from deepforest_xr import cli, models
 from deepforest_xr.chips import open_chips
 from deepforest_xr.grid import Grid
 
+from .conftest import call
+
 COMMANDS = ("search", "cube", "chips", "train", "classify", "assess", "demo")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow():
-    """The U-Net with few filters and a small halo: the same steps, quicker."""
-    import dataclasses
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    entries = tuple(dataclasses.replace(e, halo=32) for e in models.registry._ENTRIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepforest_xr.models.unet.ENCODER_FILTERS", (4,) * 6)
-        patch.setattr("deepforest_xr.models.unet.DECODER_FILTERS", (4,) * 5)
-        patch.setattr("deepforest_xr.models.registry._ENTRIES", entries)
-        yield
-    torch.set_num_threads(threads)
-
-
-def call(*words):
-    """Run the command line in this process; its exit code."""
-    try:
-        cli.main([str(word) for word in words])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
-
-
-@pytest.fixture
-def lines(monkeypatch):
-    """What a call prints: (exit code, lines on stdout, lines on stderr)."""
-    from rich.console import Console
-
-    def run(*words):
-        out, err = Console(width=200), Console(width=200, stderr=True)
-        with out.capture() as shown, err.capture() as said:
-            monkeypatch.setattr(cli, "out_console", out)
-            monkeypatch.setattr(cli, "err_console", err)
-            code = call(*words)
-        return code, shown.get().splitlines(), said.get().splitlines()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +89,22 @@ def test_the_commands_are_these():
     assert answer.exit_code == 0
     assert all(f" {command} " in answer.output for command in COMMANDS)
     assert {c.callback.__name__ for c in cli.app.registered_commands} == set(COMMANDS)
+    (group,) = cli.app.registered_groups
+    commands = {c.name or c.callback.__name__ for c in group.typer_instance.registered_commands}
+    assert (group.name, commands) == ("model", {"list", "show", "install", "export"})
+
+
+@pytest.mark.parametrize("command", ["train", "demo"])
+def test_help_names_the_networks_there_are(command):
+    answer = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "300"})
+    assert ", ".join(models.names()) in answer.output
+
+
+@pytest.mark.parametrize("command", ["list", "show", "install", "export"])
+def test_help_of_the_model_commands_shows_an_example(command):
+    answer = CliRunner().invoke(cli.app, ["model", command, "--help"])
+    assert answer.exit_code == 0
+    assert f"deepforest-xr model {command}" in answer.output
 
 
 @pytest.mark.parametrize(
