@@ -123,12 +123,12 @@ def section(rows):
         "",
         f"One {SIDE} x {SIDE} chip, {BANDS} bands, {CLASSES} classes, {MONTHS} Sentinel-1 months",
         "where there is a second branch, float32; medians of turns in one run. Plain: the module",
-        "in eval mode, channels first. Optimized: `models.optimize_for_inference`. Difference:",
+        "in eval mode, channels first. Opt.: `models.optimize_for_inference`. Difference:",
         "greatest between the logits of both. smp: segmentation-models-pytorch with ResNet50.",
         "GFLOP as torch counts them, and those of the Fourier transforms. `python -m",
         "benchmarks.networks` gives this table alone.",
         "",
-        "| network | parameters | GFLOP | optimized | ms | optimized | ratio | difference |",
+        "| network | parameters | GFLOP | GFLOP, opt. | ms | ms, opt. | ratio | difference |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in rows:

@@ -308,8 +308,8 @@ class _Loaded:
     def __init__(self, checkpoint: Checkpoint) -> None:
         from deepforest_xr.models.inputs import Standardisation
 
-        self.plain = checkpoint.build()
-        self.fast: dict[str, Network] = {}
+        self.checkpoint = checkpoint
+        self.networks: dict[str, Network] = {}
         self.codes = np.array(checkpoint.legend.codes, dtype="uint8")
         self.standardisation: Standardisation = Standardisation(
             np.array(checkpoint.mean, dtype="float32"),
@@ -339,9 +339,10 @@ class _Loaded:
         """The network on a device, optimized there at its first use."""
         from deepforest_xr.models import optimize_for_inference
 
-        if device not in self.fast:
-            self.fast[device] = optimize_for_inference(self.plain.to(device))
-        return self.fast[device]
+        if device not in self.networks:
+            plain = self.checkpoint.build().to(device)
+            self.networks[device] = optimize_for_inference(plain)
+        return self.networks[device]
 
 
 _MODELS: dict[str, _Loaded] = {}

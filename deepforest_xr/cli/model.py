@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from deepforest_xr.cli import console
@@ -146,13 +146,14 @@ def _channels(checkpoint: Checkpoint) -> Table:
     table.add_column("std", justify="right")
     rows = zip(checkpoint.bands, checkpoint.units, checkpoint.mean, checkpoint.std, strict=True)
     for name, unit, mean, std in rows:
-        table.add_row(name, unit, f"{mean:.4g}", f"{std:.4g}")
+        table.add_row(Text(name), Text(unit), f"{mean:.4g}", f"{std:.4g}")
     return table
 
 
 def _legend(checkpoint: Checkpoint) -> Table:
     legend = checkpoint.legend
-    table = Table("", "code", f"legend {legend.name}", "color", box=None, header_style="bold")
+    title = Column(Text(f"legend {legend.name}"))
+    table = Table("", "code", title, "color", box=None, header_style="bold")
     for known in legend.classes:
         swatch = Text("  ", style=f"on {known.color}")
         table.add_row(swatch, str(known.code), Text(known.name), known.color)

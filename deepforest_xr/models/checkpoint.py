@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from deepforest_xr.atomic import staged
 from deepforest_xr.errors import BandMismatchError, ChecksumError, ConfigError, ModelError
 from deepforest_xr.legend import Legend, amazon13
-from deepforest_xr.models.channels import S1_QUANTITY, complete_names, is_radar, unit
+from deepforest_xr.models.channels import S1_QUANTITY, S2_BANDS, complete_names, is_radar, unit
 from deepforest_xr.models.registry import build, entry
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
 ITEM_FILE = "item.json"
 FILES = (CARD_FILE, WEIGHTS_FILE, ITEM_FILE)
+
+# What values of another kind than `Checkpoint.card` writes raise when they are used.
+_MISMADE = (AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,12 +83,7 @@ class Checkpoint:
                 f"{self.model} has {classes} classes, legend {self.legend.name!r} "
                 f"{len(self.legend.classes)}: pass the legend it was trained with."
             )
-        try:
-            json.dumps(self.provenance, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"provenance is not plain JSON ({error}): use str or float."
-            ) from None
+        self._check_provenance()
 
     @classmethod
     def from_module(
@@ -179,12 +177,12 @@ class Checkpoint:
         """
         import torch
 
-        with torch.device("meta"):  # no memory, no draw from the random generator
-            module = build(self.model, **self.build_arguments)
         weights = {key: tensor.clone() for key, tensor in self.state_dict.items()}
         try:
+            with torch.device("meta"):  # no memory, no draw from the random generator
+                module = build(self.model, **self.build_arguments)
             module.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"weights {self.sha256[:12]} are not those of {self.model} "
@@ -267,6 +265,8 @@ class Checkpoint:
 
     def _check_channels(self) -> None:
         """Hold the channel names against the network's inputs."""
+        if not all(isinstance(name, str) for name in self.bands):
+            raise ConfigError(f"bands={self.bands} are not names, as in {S2_BANDS[0]!r}.")
         known, months = entry(self.model), self.months or ()
         expected, takes = self.build_arguments["bands"], ""
         if known.is_two_branch:
@@ -283,6 +283,17 @@ class Checkpoint:
                 f"{self.model} takes {expected} channels{takes}, got {len(self.bands)} names "
                 f"({radar} of Sentinel-1, months={self.months}): {', '.join(self.bands)}."
             )
+
+    def _check_provenance(self) -> None:
+        what: Any = self.provenance  # of any kind, if it comes from a card
+        if not isinstance(what, dict):
+            raise ConfigError(f"provenance is {type(what).__name__}, expected a dict.")
+        try:
+            json.dumps(what, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"provenance is not plain JSON ({error}): use str or float."
+            ) from None
 
     def _check_normalisation(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -318,7 +329,7 @@ def load(folder: str | Path) -> Checkpoint:
 
     folder = Path(folder)
     try:
-        card_text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        card_text = (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
         weights = (folder / WEIGHTS_FILE).read_bytes()
     except OSError as error:
         raise ModelError(
@@ -334,7 +345,14 @@ def load(folder: str | Path) -> Checkpoint:
         )
     try:
         return _from_card(card, safetensors.torch.load(weights), digest)
-    except (KeyError, TypeError, ValueError, ModelError, SafetensorError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ModelError,
+        SafetensorError,
+    ) as error:
         raise ModelError(
             f"{folder / CARD_FILE} cannot be used ({type(error).__name__}: {error}); save the "
             "checkpoint again."

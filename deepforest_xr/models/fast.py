@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 TILE = 32
 """Side of the tiles of `FourierConv2d` in pixels, the fastest of 16, 24, 32 and 48."""
 
-TILES_AT_ONCE = 160
-"""So many tiles of all channels are in memory at a time (180 MB with 256 channels)."""
+TILES_AT_ONCE = 40
+"""So many tiles of all channels are in memory at a time (some 90 MB with 256 channels): more
+leave the cache, fewer read the spectrum of the kernel too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class PhaseUp(nn.Module):
         return self.join(self.phases(x), *x.shape[2:])
 
     def phases(self, x: Tensor) -> Tensor:
-        """All phases beside each other, (n, out * stride ** 2, y, x): one more row if cropped."""
+        """Make all phases, (n, out * stride ** 2, y, x), one row and column more if cut."""
         before, after = self.margin
         if before != after:
             x = F.pad(x, (before, after, before, after))
@@ -321,23 +322,21 @@ class JoinedConvBlock(nn.Module):
         self.branch2a, self.branch2b = block.branch2a, block.branch2b
         self.stride = block.branch1.stride[0]
         last, shortcut = block.branch2c, block.branch1
-        self.last = nn.Conv2d(last.in_channels + shortcut.in_channels, last.out_channels, 1)
-        assert last.bias is not None  # noqa: S101
+        assert last.bias is not None  # noqa: S101  - every layer of these networks has one
         assert shortcut.bias is not None  # noqa: S101
-        with torch.no_grad():
-            self.last.weight.copy_(torch.cat([last.weight, shortcut.weight], dim=1))
-            self.last.bias = nn.Parameter(last.bias + shortcut.bias)
+        self.kernel = nn.Parameter(torch.cat([last.weight, shortcut.weight], dim=1).detach())
+        self.bias = nn.Parameter((last.bias + shortcut.bias).detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform (n, inputs, y, x) to (n, f3, y / stride, x / stride), rounded up."""
         y = F.relu(self.branch2a(x), inplace=True)
         y = F.relu(self.branch2b(y), inplace=True)
         y = torch.cat([y, x[..., :: self.stride, :: self.stride]], dim=1)
-        return F.relu(self.last(y), inplace=True)
+        return F.relu(F.conv2d(y, self.kernel, self.bias), inplace=True)
 
 
 class JoinedPyramid(nn.Module):
-    """`AtrousPyramid` whose last 1 x 1 convolution is worked into the others."""
+    """`AtrousPyramid` whose last 1 x 1 convolution is worked into the others; it takes it apart."""
 
     def __init__(self, pyramid: AtrousPyramid) -> None:
         super().__init__()
@@ -347,6 +346,7 @@ class JoinedPyramid(nn.Module):
         for part, mix in zip(parts, mixes, strict=True):
             part.weight = nn.Parameter(torch.einsum("om,mikl->oikl", mix, part.weight.detach()))
             part.bias = nn.Parameter(mix @ part.bias.detach())
+            part.out_channels = mix.shape[0]
         parts[0].bias = nn.Parameter(parts[0].bias + bias)
         self.parts = nn.ModuleList(parts)
 

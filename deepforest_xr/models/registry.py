@@ -49,15 +49,13 @@ class ModelEntry:
     """One line for listings."""
 
 
-# Halos were measured with seeded random weights, BatchNorm statistics settled on the input,
-# and random images with texture at 1, 4, 16 and 64 pixels: the least multiple of 32 with which
-# >= 99.9 % of a tile's classes are the whole image's and < 1 % of the gradient of a pixel's
-# logits (absolute values, summed) comes from outside. Same classes and outside gradient:
-#   u-net          448: 99.90 %, 3.3 %   512: 99.95 %, 1.05 %   544: gradient 0.5 %
-#   deepforest-1b  192: 96.9 %, 0.6 %    224: 99.85 %, < 0.1 %  256: 100 %, 0
-# deepforest-2b is bounded by its DeepForest-1b branch; "released" reaches 192 pixels only.
-# Trained weights may need less: classes of random weights lie close together.
-# Reaches follow from kernels and strides; tests/models/test_tiling.py holds both numbers.
+# Halos: the least multiple of 32 with which >= 99.9 % of a tile's classes are the whole image's
+# and < 1 % of the gradient of a pixel's logits (absolute values, summed) comes from outside.
+# Measured with seeded random weights, BatchNorm statistics settled on the input, and random
+# images with texture at 1, 4, 16 and 64 pixels; docs/receptive-fields.md has the numbers. Trained
+# weights may need less: classes of random weights lie close together. A two-branch network has
+# the halo of its Sentinel-2 branch; "released" reaches 192 pixels only.
+# Reaches follow from kernels and strides. tests/models/test_field.py and test_tiling.py hold both.
 _ENTRIES = (
     ModelEntry(
         name="u-net",
@@ -71,8 +69,8 @@ _ENTRIES = (
         name="deeplab",
         family="deeplab",
         class_name="DeepLab",
-        halo=640,
-        reach=640,
+        halo=576,
+        reach=608,
         summary="ResNet50 with three dilated branches at 1/8 of the size",
     ),
     ModelEntry(
@@ -95,7 +93,7 @@ _ENTRIES = (
         name="deepforest-1c",
         family="deepforest1",
         class_name="DeepForest1c",
-        halo=256,
+        halo=288,
         reach=320,
         summary="DeepForest-1b with an atrous pyramid as its head",
     ),

@@ -299,3 +299,26 @@ def test_an_empty_folder_is_free(unet, tmp_path):
     (tmp_path / "empty").mkdir()
     assert models.load(unet.save(tmp_path / "empty")).sha256 == unet.sha256
     shutil.rmtree(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"provenance": None},
+        {"provenance": ["chips"]},
+        {"bands": [{"name": 3}] * 3},
+        {"build_arguments": {"bands": 3, "classes": 5, "months": None, "depth": 4}},
+    ],
+)
+def test_a_card_of_another_making_is_refused_in_one_line(saved, change):
+    card = json.loads((saved / "model.json").read_text())
+    (saved / "model.json").write_text(json.dumps(card | change))
+    with pytest.raises(ModelError) as caught:
+        models.load(saved).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_that_is_no_text_is_refused(saved):
+    (saved / "model.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ModelError, match=r"model\.json is not JSON"):
+        models.load(saved)

@@ -100,9 +100,13 @@ def test_refused_inputs_still_name_both_sides():
         quick(torch.zeros(1, 3, 33, 64), torch.zeros(1, 3, 2, 33, 64))
 
 
+def with_bf16(monkeypatch, *, has):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+
+
 def test_bf16_only_where_the_hardware_has_it(monkeypatch):
     network = built("u-net")
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with_bf16(monkeypatch, has=False)
     with pytest.raises(ConfigError, match="cpu here has no bfloat16 arithmetic: use 'float32'"):
         optimize_for_inference(network, precision="bf16")
     auto = optimize_for_inference(network, precision="auto")
@@ -113,16 +117,28 @@ def test_bf16_only_where_the_hardware_has_it(monkeypatch):
 
 def test_bf16_keeps_two_digits(case, monkeypatch):
     # Any CPU computes bfloat16, if slowly: the numbers can be checked without the hardware.
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    with_bf16(monkeypatch, has=True)
     network = worn(built(*case))
     pair = inputs(network, 32, 64)
+    named = dict(zip(("s2", "s1") if len(pair) == 2 else ("x",), pair, strict=True))
     with torch.inference_mode():
         plain = network(*pair)
         quick = optimize_for_inference(network, precision="bf16")
         assert {p.dtype for p in quick.parameters()} == {torch.bfloat16}
-        logits = quick(*pair)
+        logits = quick(**named)
     assert logits.dtype == torch.float32
     assert (logits - plain).abs().mean() <= 0.05 * plain.std()
+
+
+def test_nothing_new_is_made_elsewhere_or_drawn_at_random(case):
+    # On the "meta" device in place of CUDA: what lands on another one would fail there.
+    with torch.device("meta"):
+        network = models.build(case[0], **built(*case).build_arguments)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    quick = optimize_for_inference(network)
+    assert {tensor.device.type for tensor in quick.state_dict().values()} == {"meta"}
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def layers(*parts):
