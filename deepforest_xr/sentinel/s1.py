@@ -74,7 +74,7 @@ def monthly_mean(
     month_of = power["time"].dt.month.drop_vars(
         [name for name in power.coords if name != "time"], errors="ignore"
     )
-    wanted = np.asarray(months)
+    wanted = list(months)
     mean, count = xr.apply_ufunc(
         _monthly_mean,
         power,
@@ -119,21 +119,40 @@ def fill_empty_months(power: xr.DataArray) -> xr.DataArray:
     return filled.transpose("month", ...)
 
 
-def _monthly_mean(
-    power: NDArray[np.float32], month_of: NDArray[np.int64], *, months: NDArray[np.int64]
+def monthly_mean_array(
+    power: NDArray[np.float32], month_of: NDArray[np.int64], *, months: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    shape = (*power.shape[:-1], len(months))
+    """Average in power: `monthly_mean` on an array (time, ...) in memory, (month, ...) out."""
+    shape = (len(months), *power.shape[1:])
     mean = np.full(shape, np.nan, dtype="float32")
     count = np.zeros(shape, dtype="uint16")
     for position, month in enumerate(months):
-        values = power[..., month_of == month]
-        valid = values > 0
-        n = valid.sum(axis=-1)
-        total = np.where(valid, values, 0).sum(axis=-1, dtype="float64")
-        observed = n > 0
-        mean[observed, position] = total[observed] / n[observed]
-        count[..., position] = n
+        total = np.zeros(power.shape[1:])
+        for date in np.flatnonzero(month_of == month):
+            valid = power[date] > 0
+            count[position] += valid
+            np.add(total, power[date], out=total, where=valid)
+        np.divide(total, count[position], out=mean[position], where=count[position] > 0)
     return mean, count
+
+
+def monthly_db_array(
+    power: NDArray[np.float32], month_of: NDArray[np.int64], *, months: Sequence[int]
+) -> NDArray[np.float32]:
+    """Monthly mean in power, empty months filled, in decibels; (time, ...) to (month, ...)."""
+    mean, _ = monthly_mean_array(power, month_of, months=months)
+    by_pixel = _fill_gaps(np.moveaxis(mean, 0, -1), months=np.asarray(months))
+    filled = np.moveaxis(by_pixel, -1, 0)
+    decibel = np.full(filled.shape, np.nan, dtype="float32")
+    np.log10(filled, out=decibel, where=filled > 0)
+    return decibel * np.float32(10)
+
+
+def _monthly_mean(
+    power: NDArray[np.float32], month_of: NDArray[np.int64], *, months: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    mean, count = monthly_mean_array(np.moveaxis(power, -1, 0), month_of, months=months)
+    return np.moveaxis(mean, 0, -1), np.moveaxis(count, 0, -1)
 
 
 def _fill_gaps(power: NDArray[np.float32], *, months: NDArray[np.int64]) -> NDArray[np.float32]:

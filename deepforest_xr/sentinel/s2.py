@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from deepforest_xr.errors import DtypeError, UnknownOffsetError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 """The ten bands of the DeepForest networks, in their order."""
@@ -46,47 +46,32 @@ class Offset:
     """The metadata that decided it."""
 
 
-def boa_offset(
-    item_id: str,
-    properties: Mapping[str, Any],
-    declared: float | None,
-    *,
-    collection: str | None = None,
-) -> Offset:
-    """Decide a scene's offset from its own metadata; never from its date.
+def baseline_offset(baseline: str | float | None, *, scene: str) -> Offset:
+    """Tell by its processing baseline what to add to a scene as ESA delivers it.
 
     Parameters
     ----------
-    item_id : str
-        For the message.
-    properties : mapping
-        The STAC item's properties.
-    declared : float or None
-        ``raster:bands`` offset of a band in reflectance (-0.1), None where not stated.
-    collection : str, optional
-        Earth Search's ``sentinel-2-l2a`` declares -0.1 also where it has removed it; its
-        flag ``earthsearch:boa_offset_applied`` wins there.
+    baseline : str or number
+        ``"05.11"``; what is no number counts as not stated.
+    scene : str
+        Its id, for the message.
 
     Raises
     ------
     UnknownOffsetError
-        If neither an offset nor ``s2:processing_baseline`` is stated.
+        If the baseline is not stated; the date does not tell.
+
+    References
+    ----------
+    ESA, Sentinel-2 Products Specification Document, ``BOA_ADD_OFFSET``, from 04.00 on.
     """
-    if properties.get("earthsearch:boa_offset_applied") is True and collection in {
-        "sentinel-2-l2a",
-        None,
-    }:
-        return Offset(0, "earthsearch:boa_offset_applied")
-    if declared is not None:
-        return Offset(round(declared * QUANTIFICATION), "raster:bands offset")
-    baseline = properties.get("s2:processing_baseline")
     try:
         number = float(str(baseline))
     except ValueError:
         number = math.nan
     if math.isnan(number):  # tables write "absent" so, too
         raise UnknownOffsetError(
-            f"scene {item_id!r} states neither a raster:bands offset nor "
+            f"scene {scene!r} states neither a raster:bands offset nor "
             f"s2:processing_baseline (got {baseline!r}): reflectance would be off by 0.1. "
             "Add the property to the item, or leave the scene out."
         )

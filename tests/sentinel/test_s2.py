@@ -1,4 +1,4 @@
-"""Sentinel-2 offsets against recorded catalogue answers, reflectance against plain arithmetic."""
+"""Sentinel-2: offsets by baseline and as measured, reflectance against plain arithmetic."""
 
 import dask.array as da
 import numpy as np
@@ -10,99 +10,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deepforest_xr.catalogs import asset_for, read_items
+from deepforest_xr.catalogs import catalog_of, read_items
 from deepforest_xr.errors import DtypeError, UnknownOffsetError
-from deepforest_xr.sentinel.s2 import BANDS, SCL_MASKED, boa_offset, is_clear, to_reflectance
+from deepforest_xr.sentinel.s2 import (
+    SCL_MASKED,
+    baseline_offset,
+    is_clear,
+    to_reflectance,
+)
 from deepforest_xr.testing import no_compute
-
-# From the README beside the recorded answers, which lists their baselines and flags.
-RECORDED = {
-    "planetary-computer/sentinel-2-l2a.item.baseline-02.12.json": {0},
-    "planetary-computer/sentinel-2-l2a.item.baseline-04.00.json": {-1000},
-    "planetary-computer/sentinel-2-l2a.items.2024-04.json": {-1000},
-    "planetary-computer/sentinel-2-l2a.items.pystac-client.test-datetime-results.json": {0},
-    "planetary-computer/sentinel-2-l2a.items.stac-geoparquet.test-assert-equal.json": {-1000},
-    "planetary-computer/sentinel-2-l2a.items.stac-geoparquet.test-sentinel2-l2a.json": {0},
-    "planetary-computer/sentinel-2-l2a.items.stac-geoparquet.test-smoke-sentinel-2-l2a.json": {
-        -1000
-    },
-    "planetary-computer/sentinel-2-l2a.items.xcube-stac.test-get-data-types-for-data.json": {0},
-    "earth-search/v1.sentinel-2-l2a.item.2023-06.json": {0},
-    "earth-search/v1.sentinel-2-l2a.item.31UDQ.json": {0},
-    "earth-search/v1.sentinel-2-l2a.items.31UDQ.json": {0},
-    "earth-search/v1.sentinel-2-l2a.items.pystac-client.test-filter-inprocess.json": {0},
-    "earth-search/v1.sentinel-2-l2a.items.xcube-stac.test-search-data-searchable-catalog.json": {0},
-    "earth-search/v1.sentinel-2-c1-l2a.items.pystac-client.test-filter-inprocess.json": {-1000},
-    "stactools/sentinel2.T22HBD.N0214.expected_output.json": {0},
-}
-
-
-def decide(item, band="B04"):
-    asset = asset_for(item, band)
-    declared = (asset.extra_fields.get("raster:bands") or [{}])[0].get("offset")
-    return boa_offset(item.id, item.properties, declared, collection=item.collection_id)
 
 
 def scene(dn, **coords):
     return xr.DataArray(dn, dims=("time", "y", "x"), coords=coords, name="B04")
 
 
-@pytest.mark.filterwarnings("ignore:Could not parse bucket")  # pystac on Earth Search's c1 items
-@pytest.mark.parametrize(("name", "expected"), RECORDED.items())
-def test_every_recorded_item_gets_its_offset(name, expected, shared_data):
-    items = list(read_items(shared_data / "stac" / name))
-    assert items
-    assert {decide(i, band).value for i in items for band in BANDS} == expected
-
-
-def test_no_recorded_sentinel2_answer_is_left_out(shared_data):
-    found = {
-        p.relative_to(shared_data / "stac").as_posix()
-        for p in (shared_data / "stac").rglob("*sentinel*2*.item*.json")
-    }
-    assert found <= set(RECORDED)
-
-
-@pytest.mark.filterwarnings("ignore:Could not parse bucket")
-def test_the_reason_is_recorded(shared_data):
-    def reason(name):
-        return decide(next(iter(read_items(shared_data / "stac" / name)))).reason
-
-    folder = "planetary-computer/sentinel-2-l2a.item.baseline-"
-    assert reason(f"{folder}04.00.json") == "baseline 04.00"
-    assert reason("earth-search/v1.sentinel-2-l2a.item.31UDQ.json") == (
-        "earthsearch:boa_offset_applied"
-    )
-    assert reason(
-        "earth-search/v1.sentinel-2-c1-l2a.items.pystac-client.test-filter-inprocess.json"
-    ) == ("raster:bands offset")
-
-
-def test_the_flag_wins_over_the_declaration_in_one_collection_only():
-    flag = {"earthsearch:boa_offset_applied": True}
-    assert boa_offset("a", flag, -0.1, collection="sentinel-2-l2a").value == 0
-    assert boa_offset("a", flag, -0.1, collection="sentinel-2-c1-l2a").value == -1000
-    unset = {"earthsearch:boa_offset_applied": False}
-    assert boa_offset("a", unset, -0.1, collection="sentinel-2-l2a").value == -1000
-
-
 @pytest.mark.parametrize(
     ("baseline", "value"),
     [("02.12", 0), ("03.01", 0), ("04.00", -1000), ("05.10", -1000), ("05.00", -1000), (4, -1000)],
 )
-def test_without_a_declaration_the_baseline_decides(baseline, value):
-    assert boa_offset("a", {"s2:processing_baseline": baseline}, None).value == value
+def test_the_baseline_decides(baseline, value):
+    found = baseline_offset(baseline, scene="a")
+    assert (found.value, found.reason) == (value, f"baseline {baseline}")
 
 
 @pytest.mark.parametrize("baseline", [None, "", "unknown", float("nan"), "nan"])
 def test_an_unknown_offset_is_refused_by_name(baseline):
-    with pytest.raises(UnknownOffsetError, match="'scene-7'"):
-        boa_offset("scene-7", {"s2:processing_baseline": baseline}, None)
-
-
-def test_a_date_decides_nothing():
-    with pytest.raises(UnknownOffsetError):
-        boa_offset("a", {"datetime": "2023-01-01T00:00:00Z"}, None)
+    with pytest.raises(UnknownOffsetError, match="'scene-7'") as caught:
+        baseline_offset(baseline, scene="scene-7")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +51,7 @@ def test_measured_offsets_of_terramesh_hold(site, value, shared_data):
         for i in read_items(path)
         if i.properties["site"] == site and i.collection_id == "sentinel-2-l2a"
     )
-    assert decide(item).value == value
+    assert catalog_of(item).offset(item, "B04").value == value
     with rasterio.open(item.assets["B04"].href) as source:
         dn = xr.DataArray(source.read()[:, :50, :70], dims=("time", "y", "x"))
     share = float((to_reflectance(dn, offset=value) < 0).mean())
@@ -126,7 +62,7 @@ def test_reflectance_of_a_real_scene_of_baseline_4(shared_data):
     item = next(iter(read_items(shared_data / "real" / "majortom_congo" / "items.json")))
     with rasterio.open(item.assets["B11"].href) as source:
         dn = source.read()[:, :90, :110]
-    found = to_reflectance(scene(dn), offset=decide(item, "B11").value)
+    found = to_reflectance(scene(dn), offset=catalog_of(item).offset(item, "B11").value)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, ((dn.astype(float) - 1000) / 1e4).astype("float32"))
 
@@ -186,4 +122,4 @@ def test_pystac_does_not_move_the_offset_away(tmp_path, shared_data):
     path = shared_data / "real" / "terramesh" / "items.json"
     items = pystac.ItemCollection.from_file(str(path))
     chile = next(i for i in items if i.id.startswith("terramesh_433D_629L_3_1_S2"))
-    assert decide(chile).reason == "raster:bands offset"
+    assert catalog_of(chile).offset(chile, "B04").reason == "raster:bands offset"
