@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from deepforest_xr.catalogs.files import NOT_STAC, read_items
-from deepforest_xr.catalogs.providers import PROVIDERS
+from deepforest_xr.catalogs import api, unique
+from deepforest_xr.catalogs.files import read_items
+from deepforest_xr.catalogs.registry import CATALOGS
 from deepforest_xr.errors import CatalogError, ConfigError, NoItemsError
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Bbox = tuple[float, float, float, float]
-
-# Seconds to connect, seconds between bytes; public catalogs answer slowly at times.
-TIMEOUT = (10.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +64,15 @@ def search(
     datetime: str | None = None,
     collections: Sequence[str] | None = None,
     max_cloud_cover: float | None = None,
+    deduplicate: bool = True,
 ) -> pystac.ItemCollection:
     """Find Sentinel-1 and Sentinel-2 scenes.
 
     Parameters
     ----------
     source : str or path
-        ``"planetary-computer"``, ``"earth-search"``, the URL of any STAC API, or items
-        on disk (JSON, a folder, stac-geoparquet).
+        ``"planetary-computer"``, ``"earth-search"``, ``"copernicus"``, the URL of any STAC
+        API, or items on disk (JSON, a folder, stac-geoparquet).
     bbox : (west, south, east, north), degrees
         Area; not together with `geometry`. A western edge east of the eastern one
         crosses the antimeridian.
@@ -86,6 +85,8 @@ def search(
         collection whose name starts with ``sentinel-``.
     max_cloud_cover : float, optional
         Percent; drops Sentinel-2 scenes above it, never Sentinel-1.
+    deduplicate : bool
+        Leave out scenes that were processed again, where the newer version is found too.
 
     Returns
     -------
@@ -105,20 +106,9 @@ def search(
     import pystac
 
     question = _question(bbox, geometry, year, datetime, collections, max_cloud_cover)
-    provider = PROVIDERS.get(str(source))
-    if provider or str(source).startswith(("http://", "https://")):
-        wanted = question.collections or (
-            provider.collections if provider else ("sentinel-2-l2a", "sentinel-1-rtc")
-        )
-        if provider and (missing := set(wanted) - set(provider.collections)):
-            raise CatalogError(
-                f"{provider.name} has no {', '.join(sorted(missing))}: this library reads "
-                f"{', '.join(provider.collections)} from it. Planetary Computer has both."
-            )
-        url = provider.url if provider else str(source)
-        found = _search_api(url, question, wanted)
-    else:
-        found = [item for item in read_items(source) if _matches(item, question)]
+    found = _ask(source, question, whole=deduplicate)
+    if deduplicate:
+        found = unique.deduplicate(found)
     kept = [item for item in found if _clear_enough(item, question.max_cloud_cover)]
     if not kept:
         raise NoItemsError(
@@ -128,6 +118,35 @@ def search(
     kept.sort(key=lambda item: (item.collection_id or "", str(item.datetime), item.id))
     log.info("%d scenes from %s", len(kept), source)
     return pystac.ItemCollection(kept, clone_items=False)
+
+
+def _ask(source: str | Path, question: Question, *, whole: bool) -> list[pystac.Item]:
+    """Ask an API by name or URL, or read files.
+
+    Where versions of scenes are compared, cloudy ones are needed too (`whole`): else an old
+    version within the limit stands in for its newer one beyond it.
+    """
+    catalog = CATALOGS.get(str(source))
+    url = str(source) if catalog is None else catalog.url
+    if url is None or not url.startswith(("http://", "https://")):
+        return [item for item in read_items(source) if _matches(item, question)]
+    asked = question.collections
+    if catalog is None or catalog.url is None:
+        catalog = CATALOGS["any"]
+    elif missing := set(asked or ()) - {*catalog.collections, *catalog.more}:
+        raise CatalogError(
+            f"{catalog.name} has no {', '.join(sorted(missing))}: this library reads "
+            f"{', '.join((*catalog.collections, *catalog.more))} from it. "
+            "Terrain-corrected radar (sentinel-1-rtc) is on planetary-computer."
+        )
+    return api.find(
+        url,
+        collections=asked or catalog.collections,
+        bbox=question.bbox,
+        geometry=question.geometry,
+        datetime=_rfc3339(question.datetime),
+        max_cloud_cover=None if whole else question.max_cloud_cover,
+    )
 
 
 def _question(
@@ -226,39 +245,6 @@ def _rfc3339(text: str | None) -> str | None:
         return None
     ends = ["" if e is None else e.floor("s").isoformat()[:19] + "Z" for e in interval(text)]
     return "/".join(end or ".." for end in ends)
-
-
-def _search_api(url: str, question: Question, collections: tuple[str, ...]) -> list[pystac.Item]:
-    import pystac
-    import pystac_client
-    import requests
-    from pystac_client.stac_api_io import StacApiIO
-
-    try:
-        io = StacApiIO(timeout=TIMEOUT, max_retries=5)
-        client = pystac_client.Client.open(url, stac_io=io)
-        result = client.search(
-            collections=list(collections),
-            bbox=question.bbox,
-            intersects=question.geometry,
-            datetime=_rfc3339(question.datetime),
-        )
-        return list(result.items())
-    except (
-        pystac_client.exceptions.APIError,
-        pystac_client.errors.ClientTypeError,
-        pystac.STACError,
-        pystac.STACTypeError,
-        requests.RequestException,
-        NotImplementedError,
-        OSError,
-        *NOT_STAC,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CatalogError(
-            f"{url} did not answer the search: {reason or type(error).__name__}. "
-            "Check the address and the network, or search items on disk."
-        ) from error
 
 
 def _matches(item: pystac.Item, question: Question) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepforest_xr.catalogs import PROVIDERS, read_items, search, write_items
+from deepforest_xr.catalogs import CATALOGS, read_items, search, write_items
 from deepforest_xr.catalogs.search import interval
 from deepforest_xr.errors import CatalogError, ConfigError, NoItemsError
 
@@ -63,6 +63,12 @@ def page(api, body):
     }
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """A catalog that fails is asked again at once."""
+    monkeypatch.setattr("deepforest_xr.catalogs.api.BACKOFF", 0)
+
+
 @pytest.fixture
 def api():
     """A STAC API; `items` is what it holds, `asked` the searches, `answer` an error to give."""
@@ -111,10 +117,10 @@ def recorded(shared_data):
 
 
 def rebind(monkeypatch, name, url):
-    """Point a provider's name at another address and at nothing else."""
+    """Point a catalog's name at another address and at nothing else."""
     from dataclasses import replace
 
-    monkeypatch.setitem(PROVIDERS, name, replace(PROVIDERS[name], url=url))
+    monkeypatch.setitem(CATALOGS, name, replace(CATALOGS[name], url=url))
 
 
 # ---- over HTTP
@@ -175,10 +181,11 @@ def test_two_equal_searches_are_equal_whatever_the_order_of_the_answer(api, reco
             ["sentinel-2-l2a", "sentinel-1-rtc"],
         ),
         ("earth-search", "https://earth-search.aws.element84.com/v1", ["sentinel-2-l2a"]),
+        ("copernicus", "https://stac.dataspace.copernicus.eu/v1", ["sentinel-2-l2a"]),
     ],
 )
-def test_a_provider_is_asked_by_name(name, url, collections, api, recorded, monkeypatch):
-    assert PROVIDERS[name].url == url
+def test_a_catalog_is_asked_by_name(name, url, collections, api, recorded, monkeypatch):
+    assert CATALOGS[name].url == url
     rebind(monkeypatch, name, api.url)
     api.items = recorded
     found = search(name, year=2024)
@@ -186,7 +193,31 @@ def test_a_provider_is_asked_by_name(name, url, collections, api, recorded, monk
     assert {i.collection_id for i in found} == set(collections)
 
 
-def test_a_collection_a_provider_lacks_is_refused_before_asking(api, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "collection"),
+    [
+        ("earth-search", "sentinel-2-c1-l2a"),
+        ("earth-search", "sentinel-1-grd"),
+        ("planetary-computer", "sentinel-1-grd"),
+        ("copernicus", "sentinel-1-grd"),
+    ],
+)
+def test_a_collection_not_searched_by_default_is_searched_when_named(
+    name, collection, api, recorded, monkeypatch
+):
+    rebind(monkeypatch, name, api.url)
+    api.items = [{**recorded[0], "collection": collection}]
+    assert len(search(name, collections=collection)) == 1
+    assert api.asked[0]["collections"] == [collection]
+
+
+def test_any_is_no_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CatalogError, match="no items at 'any'"):
+        search("any", year=2018)
+
+
+def test_a_collection_a_catalog_lacks_is_refused_before_asking(api, monkeypatch):
     rebind(monkeypatch, "earth-search", api.url)
     with pytest.raises(CatalogError, match=r"earth-search has no sentinel-1-rtc") as caught:
         search("earth-search", collections=["sentinel-2-l2a", "sentinel-1-rtc"])
