@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from deepforest_xr.catalogs import asset_for, read_items, search
-from deepforest_xr.cube import asset_extent
+from deepforest_xr.engines.extent import asset_extent
 from deepforest_xr.errors import ConfigError, LabelError, NoItemsError
 from deepforest_xr.grid import Bounds, Grid, transform_bounds
 from deepforest_xr.legend import Legend

@@ -519,26 +519,3 @@ def test_gamma0_and_sigma0_do_not_mix(scene):
     radar.collection_id = "sentinel-1-grd"
     with pytest.raises(CatalogError, match="do not mix"):
         open_cube(items, grid=scene.grid, months=[6, 8])
-
-
-def test_the_extent_of_an_asset_is_found_in_either_catalogs_metadata(shared_data):
-    import pystac
-
-    from deepforest_xr.catalogs import asset_for
-    from deepforest_xr.cube import asset_extent
-
-    # Earth Search states transform and shape, Planetary Computer's radar an item-wide box.
-    found = {}
-    for name, band in (
-        ("earth-search/v1.sentinel-2-l2a.item.31UDQ.json", "B05"),
-        (
-            "planetary-computer/sentinel-1-rtc.items.stac-geoparquet.test-smoke-sentinel-1-rtc.json",
-            "vv",
-        ),
-    ):
-        item = next(iter(read_items(shared_data / "stac" / name)))
-        assert isinstance(item, pystac.Item)
-        found[band] = item, *asset_extent(item, asset_for(item, band))
-    assert found["B05"][1:] == ((399960, 5390220, 509760, 5500020), "EPSG:32631")
-    radar, bounds, _ = found["vv"]
-    assert bounds == pytest.approx(tuple(radar.properties["proj:bbox"]))

@@ -8,51 +8,15 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from deepforest_xr.catalogs import Link
 from deepforest_xr.errors import ReadError
-from deepforest_xr.reader import GDAL_ENV, GridReader
+from deepforest_xr.reader import GDAL_ENV, HANDLES, GridReader, handles
 
-CORNER = (500_003.25, 9_000_007.5)  # on nobody's ten-metre raster
-
-
-def write(path, values, *, resolution=10.0, nodata=0, **options):
-    profile = {
-        "driver": "GTiff",
-        "height": values.shape[0],
-        "width": values.shape[1],
-        "count": 1,
-        "dtype": values.dtype,
-        "crs": "EPSG:32721",
-        "nodata": nodata,
-        "transform": Affine(resolution, 0, CORNER[0], 0, -resolution, CORNER[1]),
-    }
-    with rasterio.open(path, "w", **profile | options) as out:
-        out.write(values, 1)
-    return str(path)
-
-
-def reader(url, shape, *, resolution=10.0, dtype="uint16", fill=0, nodata=0, shift=(0, 0)):
-    left, top = CORNER[0] + shift[0], CORNER[1] + shift[1]
-    transform = Affine(resolution, 0, left, 0, -resolution, top)
-    return GridReader(
-        url=url,
-        spec=SimpleNamespace(transform=transform, shape=shape),
-        resampling=Resampling.nearest,
-        dtype=np.dtype(dtype),
-        fill_value=fill,
-        scale_offset=(1, 0),
-        gdal_env=None,
-        errors_as_nodata=(),
-        crs_wkt=rasterio.CRS.from_epsg(32721).to_wkt(),
-        nodata=nodata,
-    )
-
-
-@pytest.fixture
-def numbers():
-    return np.arange(1, 21 * 34 + 1, dtype="uint16").reshape(21, 34)
+from .conftest import CORNER, reader, write
 
 
 def test_on_its_own_grid_a_file_is_read_bit_for_bit(tmp_path, numbers):
@@ -150,58 +114,180 @@ def test_what_is_no_raster_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_links_are_signed_when_read_not_when_made(tmp_path, numbers, monkeypatch):
-    url = write(tmp_path / "a.tif", numbers)
-    signed = []
-
-    def sign(href):
-        signed.append(href)
-        return url
-
-    monkeypatch.setattr("deepforest_xr.reader.sign", sign)
-    grid = reader("https://a.blob.core.windows.net/b/a.tif", (21, 34))
-    assert signed == []
-    grid.read(Window(0, 0, 3, 2))
-    grid.read(Window(0, 0, 3, 2))
-    assert len(signed) == 2  # a graph lives for hours, a token for minutes
-
-
-def test_no_file_stays_open(tmp_path, numbers):
-    url = write(tmp_path / "a.tif", numbers)
-    reader(url, (21, 34)).read(Window(0, 0, 3, 2))
-    from pathlib import Path
-
-    handles = Path("/proc/self/fd")
-    if not handles.is_dir():
-        pytest.skip("only Linux lists open files")
-    open_files = [str(h.resolve()) for h in handles.iterdir() if h.is_symlink()]
-    assert url not in open_files
-
-
 def test_folders_are_not_listed_over_http():
     assert GDAL_ENV["GDAL_DISABLE_READDIR_ON_OPEN"] == "EMPTY_DIR"
 
 
 def test_a_token_does_not_stand_in_an_error(tmp_path, monkeypatch):
-    from functools import partial
-
-    from deepforest_xr import reader
-
     path = tmp_path / "a.tif"
     path.write_text("no raster")
-    monkeypatch.setattr(reader, "sign", lambda href: f"{href}?st=2024&sig=SECRET")
-    spec = type("Spec", (), {"shape": (4, 5), "transform": None})()
-    make = partial(reader.GridReader, crs_wkt="EPSG:32721", nodata=0)
-    opened = make(
-        url=str(path),
-        spec=spec,
-        resampling=None,
-        dtype=np.dtype("uint16"),
-        fill_value=0,
-        scale_offset=(1, 0),
-        gdal_env=None,
-        errors_as_nodata=(),
-    )
+    monkeypatch.setattr(handles, "link", lambda href: Link(f"{href}?st=2024&sig=SECRET"))
     with pytest.raises(ReadError, match=r"a\.tif cannot be read") as caught:
-        opened.read(None)
+        reader(str(path), (4, 5)).read(Window(0, 0, 5, 4))
     assert "SECRET" not in str(caught.value)
+
+
+# ---- without a warp, bit for bit what the warp gives
+
+
+def warped(url, target, window, *, resampling=Resampling.nearest):
+    """GDAL's own warp of the same file, coordinates exact to a thousandth of a pixel."""
+    with (
+        rasterio.open(url) as source,
+        WarpedVRT(
+            source,
+            crs="EPSG:32721",
+            transform=target.spec.transform,
+            height=target.spec.shape[0],
+            width=target.spec.shape[1],
+            resampling=resampling,
+            src_nodata=0,
+            nodata=0,
+            tolerance=0.001,
+        ) as vrt,
+    ):
+        return vrt.read(1, window=window)
+
+
+def is_native(target):
+    """Whether the file waiting now is read without a warp."""
+    [opened] = next(iter(HANDLES._waiting.values()))
+    return not isinstance(opened.view, WarpedVRT)
+
+
+@pytest.mark.parametrize("source", [10.0, 20.0, 60.0, 30.0])
+@pytest.mark.parametrize("target", [10.0, 20.0, 30.0])
+@pytest.mark.parametrize("shift", [(0, 0), (-40, 60), (123.4, -57.7), (3000, 0)])
+def test_nearest_is_gdals_to_the_bit(tmp_path, source, target, shift):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 60_000, (23, 37), dtype="uint16")
+    url = write(tmp_path / "a.tif", values, resolution=source)
+    grid = reader(url, (50, 41), resolution=target, shift=shift)
+    for window in (Window(0, 0, 41, 50), Window(7, 11, 20, 13)):
+        np.testing.assert_array_equal(grid.read(window), warped(url, grid, window))
+    if source % target == 0:
+        assert is_native(grid)
+
+
+@pytest.mark.parametrize("shift", [0, 1e-7, -1e-7])
+def test_a_coarser_grid_whose_centres_lie_between_pixels_is_left_to_gdal(tmp_path, shift):
+    values = np.arange(1, 41, dtype="uint16").reshape(4, 10)
+    url = write(tmp_path / "a.tif", values)
+    grid = reader(url, (2, 5), resolution=20.0, shift=(shift, 0))
+    window = Window(0, 0, 5, 2)
+    np.testing.assert_array_equal(grid.read(window), warped(url, grid, window))
+    assert not is_native(grid)
+
+
+def test_bilinear_on_its_own_pixels_is_the_file_and_elsewhere_a_warp(tmp_path, numbers):
+    url = write(tmp_path / "a.tif", numbers)
+    own = reader(url, (10, 12), resampling=Resampling.bilinear, shift=(50, -30))
+    np.testing.assert_array_equal(own.read(Window(0, 0, 12, 10)), numbers[3:13, 5:17])
+    HANDLES.clear()
+    half = reader(url, (10, 12), resampling=Resampling.bilinear, shift=(5, 0))
+    np.testing.assert_array_equal(
+        half.read(Window(0, 0, 12, 10)),
+        warped(url, half, Window(0, 0, 12, 10), resampling=Resampling.bilinear),
+    )
+
+
+def test_another_missing_value_becomes_the_fill_value_without_a_warp(tmp_path):
+    values = np.array([[1, 255, 3], [0, 5, 255]], "uint8")
+    url = write(tmp_path / "a.tif", values, nodata=None)
+    grid = reader(url, (2, 3), dtype="uint8", nodata=0, nodata_of={url: 255.0})
+    np.testing.assert_array_equal(grid.read(Window(0, 0, 3, 2)), [[1, 0, 3], [0, 5, 0]])
+    assert is_native(grid)
+
+
+# ---- a step over a scene's pixels
+
+
+class BoxMax:
+    """The largest of the pixels around: what is missing outside counts as 0."""
+
+    reach, dtype, fill = 2, "uint16", 0.0
+
+    def __call__(self, values):
+        from scipy.ndimage import maximum_filter
+
+        return maximum_filter(values, 5, mode="constant")
+
+
+def test_a_step_sees_beyond_its_window_and_beyond_the_grid(tmp_path):
+    rng = np.random.default_rng(1)
+    values = rng.integers(1, 60_000, (40, 30), dtype="uint16")
+    url = write(tmp_path / "a.tif", values)
+    whole = BoxMax()(values)
+    inner = reader(url, (20, 17), shift=(70, -50), prepare=BoxMax())
+    np.testing.assert_array_equal(inner.read(Window(0, 0, 17, 20)), whole[5:25, 7:24])
+    np.testing.assert_array_equal(inner.read(Window(4, 6, 5, 3)), whole[11:14, 11:16])
+    larger = reader(url, (50, 40), shift=(-50, 50), prepare=BoxMax())
+    found = larger.read(Window(0, 0, 40, 50))
+    np.testing.assert_array_equal(found[5:45, 5:35], whole)
+    assert (found[:3] == 0).all()
+
+
+# ---- over HTTP
+
+
+def test_over_http_it_is_the_same_and_only_parts_are_fetched(tmp_path, server):
+    rng = np.random.default_rng(2)
+    values = rng.integers(1, 60_000, (600, 500), dtype="uint16")
+    path = write(tmp_path / "a.tif", values, tiled=True, blockxsize=64, blockysize=64)
+    grid = reader(f"{server.url}/a.tif", (600, 500))
+    window = Window(448, 0, 40, 60)
+    np.testing.assert_array_equal(grid.read(window), values[:60, 448:488])
+    ranges = [r for _, r in server.asked if r]
+    fetched = sum(int(r[6:].split("-")[1]) - int(r[6:].split("-")[0]) + 1 for r in ranges)
+    assert 0 < fetched < 0.4 * (tmp_path / "a.tif").stat().st_size
+    assert path.endswith("a.tif")
+
+
+def test_an_open_file_is_not_asked_for_its_header_again(tmp_path, server):
+    values = np.arange(1, 600 * 500 + 1, dtype="uint32").reshape(600, 500)
+    write(tmp_path / "a.tif", values, tiled=True, blockxsize=64, blockysize=64)
+    grid = reader(f"{server.url}/a.tif", (600, 500), dtype="uint32")
+    grid.read(Window(0, 0, 64, 64))
+    before = len(server.asked)
+    grid.read(Window(0, 0, 64, 64))
+    assert len(server.asked) == before  # neither header nor block
+    grid.read(Window(256, 512, 64, 64))
+    assert len(server.asked) <= before + 2
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503, "break off"])
+def test_what_passes_is_tried_again(tmp_path, server, impatient, numbers, fault):
+    write(tmp_path / "a.tif", numbers)
+    server.faults = [fault, fault]
+    grid = reader(f"{server.url}/a.tif", (21, 34))
+    np.testing.assert_array_equal(grid.read(Window(0, 0, 34, 21)), numbers)
+    assert server.faults == []
+
+
+def test_a_block_that_breaks_off_is_fetched_again(tmp_path, server, impatient):
+    rng = np.random.default_rng(3)
+    values = rng.integers(1, 60_000, (600, 500), dtype="uint16")
+    write(tmp_path / "a.tif", values, tiled=True, blockxsize=64, blockysize=64)
+    grid = reader(f"{server.url}/a.tif", (600, 500))
+    grid.read(Window(0, 0, 8, 8))
+    server.faults = [503, "break off", 503]
+    np.testing.assert_array_equal(grid.read(Window(448, 576, 50, 24)), values[576:600, 448:498])
+    assert server.faults == []
+
+
+def test_what_stays_is_an_error_after_four_attempts(tmp_path, server, impatient, numbers):
+    write(tmp_path / "a.tif", numbers)
+    server.faults = [503] * 1000
+    with pytest.raises(ReadError, match=r"a\.tif cannot be read: .*503") as caught:
+        reader(f"{server.url}/a.tif", (21, 34)).read(Window(0, 0, 3, 2))
+    assert "\n" not in str(caught.value)
+    assert 4 <= 1000 - len(server.faults) <= 12
+
+
+@pytest.mark.parametrize("fault", [403, 404])
+def test_what_will_not_pass_is_not_tried_again(tmp_path, server, impatient, numbers, fault):
+    write(tmp_path / "a.tif", numbers)
+    server.faults = [fault] * 1000
+    with pytest.raises(ReadError, match=str(fault)):
+        reader(f"{server.url}/a.tif", (21, 34)).read(Window(0, 0, 3, 2))
+    assert 1000 - len(server.faults) <= 3

@@ -1,0 +1,156 @@
+"""Open files: leased, bounded, signed anew when their token ends."""
+
+import gc
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rasterio.windows import Window
+
+from deepforest_xr.catalogs import Link
+from deepforest_xr.reader import HANDLES, handles
+from deepforest_xr.reader.handles import MARGIN, Handles, gdal_path
+
+from .conftest import reader, write
+
+
+@pytest.fixture
+def small(tmp_path):
+    return [write(tmp_path / f"{n}.tif", np.full((4, 5), n + 1, dtype="uint16")) for n in range(5)]
+
+
+def test_links_are_signed_when_read_not_when_made(tmp_path, numbers, monkeypatch):
+    url = write(tmp_path / "a.tif", numbers)
+    signed = []
+
+    def link(href):
+        signed.append(href)
+        return Link(url)
+
+    monkeypatch.setattr(handles, "link", link)
+    grid = reader("https://a.blob.core.windows.net/b/a.tif", (21, 34))
+    assert signed == []
+    grid.read(Window(0, 0, 3, 2))
+    grid.read(Window(0, 0, 3, 2))
+    assert len(signed) == 1
+
+
+def test_a_token_that_ends_is_replaced_and_the_file_opened_again(tmp_path, numbers, monkeypatch):
+    url = write(tmp_path / "a.tif", numbers)
+    now = [1_000_000.0]
+    tokens = []
+
+    def link(href):
+        tokens.append(now[0])
+        return Link(url, expires=now[0] + 2700)
+
+    monkeypatch.setattr(handles, "clock", lambda: now[0])
+    monkeypatch.setattr(handles, "link", link)
+    grid = reader("https://a.blob.core.windows.net/b/a.tif", (21, 34))
+    for minute in range(0, 121, 5):
+        now[0] = 1_000_000.0 + 60 * minute
+        np.testing.assert_array_equal(grid.read(Window(0, 0, 34, 21)), numbers)
+        assert now[0] < tokens[-1] + 2700 - MARGIN
+    assert [round((t - 1_000_000) / 60) for t in tokens] == [0, 45, 90]
+
+
+@pytest.mark.filterwarnings("ignore:Support for class-based `config`:DeprecationWarning")
+def test_a_token_of_planetary_computer_says_when_it_ends():
+    from deepforest_xr.catalogs import link
+    from deepforest_xr.catalogs.planetary_computer import PlanetaryComputer
+
+    signed = (
+        "https://a.blob.core.windows.net/b/a.tif?st=2024-01-01&se=2024-01-02T03%3A04%3A05Z&sig=x"
+    )
+    made = link(signed)
+    assert made.href == signed
+    assert made.expires == datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert PlanetaryComputer().signs(signed)
+
+
+def test_the_number_of_open_files_is_bounded(small):
+    pool = Handles(limit=3)
+    for url in small * 2:
+        with pool.lease(url, "purpose"):
+            assert len(pool) <= 3
+    assert len(pool) == 3
+    pool.clear()
+    gc.collect()
+    links = {str(number.resolve()) for number in Path("/proc/self/fd").iterdir()}
+    assert not set(small) & links
+
+
+def test_the_longest_unused_is_closed_first(small):
+    pool = Handles(limit=2)
+    kept = {}
+    for url in (small[0], small[1], small[0], small[2]):
+        with pool.lease(url, "purpose") as opened:
+            kept[url] = opened
+    assert kept[small[1]].source.closed
+    assert not kept[small[0]].source.closed
+    pool.clear()
+    assert kept[small[0]].source.closed
+
+
+def test_two_threads_never_have_the_same_file(small):
+    pool, seen, both = Handles(), [], threading.Barrier(2)
+
+    def use():
+        with pool.lease(small[0], "purpose") as opened:
+            seen.append(id(opened.source))
+            both.wait(timeout=30)
+
+    threads = [threading.Thread(target=use) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(seen)) == 2
+    assert len(pool) == 2
+    pool.clear()
+
+
+def test_a_file_that_failed_is_closed_and_not_kept(small):
+    pool = Handles()
+    with pytest.raises(ZeroDivisionError), pool.lease(small[0], "purpose") as opened:
+        _ = 1 / 0
+    assert opened.source.closed
+    assert len(pool) == 0
+
+
+def test_a_local_file_that_changed_is_opened_again(tmp_path, numbers):
+    url = write(tmp_path / "a.tif", numbers)
+    grid = reader(url, (21, 34))
+    np.testing.assert_array_equal(grid.read(Window(0, 0, 34, 21)), numbers)
+    write(tmp_path / "a.tif", numbers + 1)
+    np.testing.assert_array_equal(grid.read(Window(0, 0, 34, 21)), numbers + 1)
+
+
+def test_a_cube_read_twice_opens_its_files_once(tmp_path, numbers, monkeypatch):
+    url = write(tmp_path / "a.tif", numbers.astype("float32"), nodata=np.nan)
+    opened = []
+    monkeypatch.setattr(handles, "link", lambda href: opened.append(href) or Link(href))
+    for _ in range(3):  # a missing value that is no number is a key like any other
+        reader(url, (21, 34), dtype="float32", fill=np.float32("nan"), nodata=np.nan).read(
+            Window(0, 0, 34, 21)
+        )
+    assert len(opened) == 1
+    assert len(HANDLES) == 1
+
+
+@pytest.mark.parametrize(
+    ("href", "path"),
+    [
+        ("/data/B02.tif", "/data/B02.tif"),
+        ("relative/B02.tif", "relative/B02.tif"),
+        ("file:///data/B02.tif", "/data/B02.tif"),
+        ("https://a.b/c.tif?sig=x", "/vsicurl/https://a.b/c.tif?sig=x"),
+        ("s3://bucket/key/B02.tif", "/vsis3/bucket/key/B02.tif"),
+        ("gs://bucket/B02.tif", "/vsigs/bucket/B02.tif"),
+        ("/vsizip/a.zip/B02.jp2", "/vsizip/a.zip/B02.jp2"),
+    ],
+)
+def test_links_are_spelt_as_gdal_does(href, path):
+    assert gdal_path(href) == path
