@@ -110,7 +110,7 @@ def _connection() -> StacApiIO:
         respect_retry_after_header=True,
         raise_on_status=False,  # the last answer says why
     )
-    retries.retry_after_max = LONGEST_PAUSE  # no argument before urllib3 2.6
+    retries.retry_after_max = LONGEST_PAUSE  # an argument only in the newest urllib3
     return StacApiIO(timeout=TIMEOUT, max_retries=retries)
 
 

@@ -161,8 +161,6 @@ def _unpack(feature: dict[str, Any]) -> dict[str, Any]:
     for name, time in exact.get("times", {}).items():
         if _is_cut(properties.get(name), time):
             properties[name] = time
-    # The one null that STAC asks for: items with a start and an end instead.
-    properties.setdefault("datetime", None)
     found = {**feature, "properties": properties, "assets": _without_nulls(feature["assets"])}
     if feature.get("bbox") is not None:
         found["bbox"] = list(feature["bbox"])

@@ -31,6 +31,9 @@ DATASETS: dict[str, tuple[int, ...]] = {
 }
 """Datasets of the paper: the months of Sentinel-1 that stand beside the Sentinel-2 median."""
 
+CHUNK = 1024
+"""Side of a chunk in pixels: as large as the tiles of public scenes, which are decoded whole."""
+
 MAX_DILATION = 100
 
 RESAMPLING = ("nearest", "bilinear", "cubic", "average")
@@ -51,7 +54,7 @@ def open_cube(
     looks: float = speckle.GRD_LOOKS,
     mask_border_noise: bool = False,
     resampling: str = "nearest",
-    chunk: int = 512,
+    chunk: int | None = None,
     engine: str = "stackstac",
     on_error: str = "raise",
 ) -> xr.Dataset:
@@ -79,7 +82,7 @@ def open_cube(
         From many clear dates to one spectrum: the median of each band; the date nearest to
         all others; the geometric median, with its scatter in ``s2_emad``, ``s2_smad`` and
         ``s2_bcmad (y, x)``; the date farthest from clouds. All but the median hold all
-        bands of a chunk at once: take a smaller `chunk` for hundreds of dates.
+        bands of a chunk at once.
     orbit : {"ascending", "descending"}, optional
         Sentinel-1 passes to take; both by default.
     speckle_filter : {"lee", "refined_lee", "quegan"}, optional
@@ -92,8 +95,10 @@ def open_cube(
         Zero and negative power is missing in any case.
     resampling : {"nearest", "bilinear", "cubic", "average"}
         Onto pixels that are not the scene's own. The default keeps measured values.
-    chunk : int
-        Side of a chunk in pixels.
+    chunk : int, optional
+        Side of a chunk in pixels; 1024, or 512 for composites of whole spectra. A task holds
+        one chunk of all dates: 2 bytes a pixel and date, and as many bands as the composite
+        needs at once.
     engine : {"stackstac", "odc-stac"}
         Who lays out the graph; the pixels are the same.
     on_error : {"raise", "nodata"}
@@ -124,9 +129,10 @@ def open_cube(
         If an argument is out of its range.
     """
     months = _months(dataset, months)
+    side = (CHUNK if composite == "median" else CHUNK // 2) if chunk is None else chunk
     optical_how = Optical(tuple(bands), tuple(scl_masked), scl_dilation, composite, resampling)
     radar_how = Radar(months, orbit, speckle_filter, looks, mask_border_noise, resampling)
-    _check_choices(optical_how, radar_how, chunk=chunk, engine=engine, on_error=on_error)
+    _check_choices(optical_how, radar_how, chunk=side, engine=engine, on_error=on_error)
     here = overlapping(list(items), grid)
     optical = [i for i in here if sensor(i) == "sentinel-2"]
     if not optical:
@@ -138,7 +144,7 @@ def open_cube(
     of = partial(
         Source,
         grid=grid,
-        chunk=chunk,
+        chunk=side,
         engine=engine,
         failures=None if failures is None else failures.name,
     )
@@ -185,7 +191,7 @@ def _check_choices(
     _one_of("engine", engine, ENGINES)
     _one_of("on_error", on_error, ("raise", "nodata"))
     if chunk < 1:
-        raise ConfigError(f"chunk={chunk} is not a positive number of pixels; try 512.")
+        raise ConfigError(f"chunk={chunk} is not a positive number of pixels; try 1024.")
     if not optical.bands:
         raise ConfigError("bands is empty; the networks use the ten of sentinel.s2.BANDS.")
     if not 0 <= optical.dilation <= MAX_DILATION:

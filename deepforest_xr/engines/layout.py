@@ -34,7 +34,7 @@ class Source:
     grid: Grid
     """Target grid."""
 
-    chunk: int = 512
+    chunk: int = 1024
     """Side of a chunk in pixels; all times are in one chunk."""
 
     engine: str = "stackstac"

@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,7 +19,6 @@ from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window
 
 from deepforest_xr.errors import ReadError
 from deepforest_xr.reader import handles
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+    from rasterio.windows import Window
 
     from deepforest_xr.reader.handles import Opened
 
@@ -164,24 +165,17 @@ class GridReader:
         return self._attempt(window, fresh=True)
 
     def _attempt(self, window: Window, *, fresh: bool) -> NDArray[Any]:
-        target = self._target()
-        with (
-            rasterio.Env(**handles.GDAL_ENV),
-            handles.HANDLES.lease(self.url, target, fresh=fresh) as opened,
-        ):
+        target = self._target
+        with handles.HANDLES.lease(self.url, target, fresh=fresh) as opened:
             if opened.view is None:
                 opened.view = target.view(opened.source)
-            reach = target.reach
-            # The target is larger than the grid by the reach on each side.
-            around = Window(
-                window.col_off, window.row_off, window.width + 2 * reach, window.height + 2 * reach
-            )
-            values = target.read(opened, around)
+            values = target.read(opened, window)
         if self.prepare is None:
             return values
-        inner = slice(reach, -reach or None)
+        inner = slice(target.reach, -target.reach or None)
         return self.prepare(values)[inner, inner].astype(self.dtype, copy=False)
 
+    @cached_property
     def _target(self) -> Target:
         prepare, (rows, cols) = self.prepare, self.spec.shape
         reach = prepare.reach if prepare else 0
@@ -214,6 +208,9 @@ class Target:
     fill: float
     nodata: float
 
+    def __hash__(self) -> int:
+        return hash((self.transform, self.shape, self.resampling))  # a WKT takes long
+
     def view(self, source: Any) -> Picks | WarpedVRT:
         """Find the source's pixels for those of the target where axes are shared, else warp."""
         if source.crs == rasterio.CRS.from_wkt(self.crs_wkt):
@@ -234,11 +231,17 @@ class Target:
         )
 
     def read(self, opened: Opened, window: Window) -> NDArray[Any]:
-        """Read a window of the target, missing pixels as `fill`."""
+        """Read a window of the grid and `reach` around it, missing pixels as `fill`."""
+        # The target is larger than the grid by the reach on each side: the corner stays.
+        row, col = int(window.row_off), int(window.col_off)
+        height, width = int(window.height) + 2 * self.reach, int(window.width) + 2 * self.reach
         if not isinstance(opened.view, Picks):
-            warped: NDArray[Any] = opened.view.read(1, window=window, out_dtype=self.dtype)
+            place = (row, row + height), (col, col + width)
+            warped: NDArray[Any] = opened.view.read(1, window=place, out_dtype=self.dtype)
             return warped
-        data = opened.view.read(opened.source, window, dtype=self.dtype, fill=self.fill)
+        data = opened.view.read(
+            opened.source, (row, height), (col, width), dtype=self.dtype, fill=self.fill
+        )
         missing = self.missing(opened.source)
         if not (np.isnan(missing) or missing == self.fill):
             data[data == missing] = self.fill

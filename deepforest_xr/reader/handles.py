@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,9 @@ class Handles:
         if opened is None:
             opened = _open(url, state, fresh=fresh)
         try:
-            yield opened
+            # GDAL asks for these at each request; files on disk need none of them.
+            with rasterio.Env(**GDAL_ENV) if state is None else nullcontext():
+                yield opened
         except BaseException:
             opened.close()
             raise
@@ -163,7 +165,7 @@ def _open(url: str, state: Hashable, *, fresh: bool) -> Opened:
     path = gdal_path(signed.href)
     options = {"CPL_VSIL_CURL_NON_CACHED": path} if fresh else {}
     # Options of one host hold for its own files only, whatever the environment says of others.
-    with rasterio.Env(**options, **signed.options):
+    with rasterio.Env(**GDAL_ENV, **options, **signed.options):
         return Opened(rasterio.open(path, sharing=False), signed.expires, state)
 
 

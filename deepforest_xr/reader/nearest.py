@@ -7,6 +7,7 @@ the file. What is decided here is what GDAL's nearest neighbour decides, pixel f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 if TYPE_CHECKING:
     from affine import Affine
     from numpy.typing import NDArray
-    from rasterio.windows import Window
 
 # A target pixel whose centre lies this near the edge between two source pixels, in source
 # pixels, could go either way by the last bit of a float: such grids are left to GDAL.
@@ -31,12 +31,8 @@ class Axis:
     step: float
     """Size of a target pixel in source pixels."""
 
-    def picks(self, first: int, size: int) -> NDArray[np.intp]:
-        """Source pixels of `size` target pixels from `first` on; may lie outside of the file."""
-        return np.floor(self.centres(first, size)).astype(np.intp)
-
     def centres(self, first: int, size: int) -> NDArray[np.float64]:
-        """Centres of target pixels in source pixels."""
+        """Centres of `size` target pixels from `first` on, in source pixels."""
         places = np.arange(first, first + size, dtype="float64")
         return self.start + self.step * (places + 0.5)
 
@@ -52,6 +48,32 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """What of a source serves a run of target pixels along one axis."""
+
+    read: tuple[int, int]
+    """Source pixels, from and to."""
+
+    take: NDArray[np.intp] | None
+    """Which of them, None for each once."""
+
+    place: slice
+    """Where in the run they go."""
+
+
+@lru_cache(maxsize=4096)  # all dates and bands of a tile share them
+def _span(axis: Axis, first: int, size: int, limit: int) -> Span | None:
+    """None where the run lies outside of the file."""
+    picked = np.floor(axis.centres(first, size)).astype(np.intp)
+    begin, end = np.searchsorted(picked, [0, limit])  # they ascend
+    inside = picked[begin:end]
+    if not inside.size:
+        return None
+    take = None if (np.diff(inside) == 1).all() else inside - inside[0]
+    return Span((int(inside[0]), int(inside[-1]) + 1), take, slice(int(begin), int(end)))
+
+
+@dataclass(frozen=True, slots=True)
 class Picks:
     """Which source pixels a target grid takes."""
 
@@ -64,24 +86,30 @@ class Picks:
         """Whether the target's pixels are the source's: then no resampling has anything to do."""
         return self.rows.is_identity and self.cols.is_identity
 
-    def read(self, source: Any, window: Window, *, dtype: np.dtype[Any], fill: Any) -> NDArray[Any]:
-        """Read a window of the target grid from an open file, `fill` outside of it."""
-        height, width = int(window.height), int(window.width)
-        row, rows = _inside(self.rows.picks(int(window.row_off), height), self.source_shape[0])
-        col, cols = _inside(self.cols.picks(int(window.col_off), width), self.source_shape[1])
-        if not rows.size or not cols.size:
-            return np.full((height, width), fill, dtype=dtype)
-        data: NDArray[Any] = source.read(
-            1, window=((rows[0], rows[-1] + 1), (cols[0], cols[-1] + 1)), out_dtype=dtype
-        )
-        if not _is_run(cols):
-            data = data.take(cols - cols[0], axis=1)
-        if not _is_run(rows):
-            data = data.take(rows - rows[0], axis=0)
-        if data.shape == (height, width):
+    def read(
+        self,
+        source: Any,
+        rows: tuple[int, int],
+        cols: tuple[int, int],
+        *,
+        dtype: np.dtype[Any],
+        fill: Any,
+    ) -> NDArray[Any]:
+        """Read (first, number of) rows and columns of the target grid, `fill` outside the file."""
+        shape = rows[1], cols[1]
+        down = _span(self.rows, *rows, self.source_shape[0])
+        along = _span(self.cols, *cols, self.source_shape[1])
+        if down is None or along is None:
+            return np.full(shape, fill, dtype=dtype)
+        data: NDArray[Any] = source.read(1, window=(down.read, along.read), out_dtype=dtype)
+        if along.take is not None:
+            data = data.take(along.take, axis=1)
+        if down.take is not None:
+            data = data.take(down.take, axis=0)
+        if data.shape == shape:
             return data
-        out = np.full((height, width), fill, dtype=dtype)
-        out[row : row + rows.size, col : col + cols.size] = data
+        out = np.full(shape, fill, dtype=dtype)
+        out[down.place, along.place] = data
         return out
 
 
@@ -103,13 +131,3 @@ def picks(
     if not (rows.is_decided(wanted[0]) and cols.is_decided(wanted[1])):
         return None
     return Picks(rows, cols, shape)
-
-
-def _inside(picks: NDArray[np.intp], size: int) -> tuple[int, NDArray[np.intp]]:
-    """First place whose pick lies in the file, and the picks that do (they ascend)."""
-    first, last = np.searchsorted(picks, [0, size])
-    return int(first), picks[first:last]
-
-
-def _is_run(picks: NDArray[np.intp]) -> bool:
-    return bool((np.diff(picks) == 1).all())

@@ -103,7 +103,7 @@ def mask_border_noise_array(
 def _border(
     missing: NDArray[np.bool_], low: NDArray[np.bool_], width: int, margin: int
 ) -> NDArray[np.bool_]:
-    from scipy.ndimage import binary_dilation, binary_erosion  # type: ignore[import-untyped, unused-ignore]
+    from scipy.ndimage import binary_dilation, binary_erosion
 
     core = np.ones((CORE, CORE))
     # The frame as missing: a strip of three columns at the image's side is no-data, too.

@@ -125,7 +125,7 @@ def dilate_array(masked: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 
 def cloud_distance_array(masked: NDArray[np.bool_], reach: int) -> NDArray[np.float32]:
     """Distance to the nearest masked pixel: `cloud_distance` on arrays (..., y, x) in memory."""
-    from scipy.ndimage import distance_transform_edt  # type: ignore[import-untyped, unused-ignore]
+    from scipy.ndimage import distance_transform_edt
 
     _require_radius("reach", reach)
     distance = np.full(masked.shape, reach, dtype="float32")

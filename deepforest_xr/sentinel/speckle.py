@@ -389,7 +389,7 @@ def _split(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]
 
 def _box(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Sum over a square window; outside the image there is nothing to add."""
-    from scipy.ndimage import convolve1d  # type: ignore[import-untyped, unused-ignore]
+    from scipy.ndimage import convolve1d
 
     # Not uniform_filter1d: its running sum depends on where the array begins.
     ones = np.ones(window)
@@ -427,7 +427,7 @@ def _directed(
     filled: NDArray[np.float64], valid: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance of the valid pixels of each pixel's half window."""
-    from scipy.ndimage import correlate  # type: ignore[import-untyped, unused-ignore]
+    from scipy.ndimage import correlate
 
     chosen = _half_window_of(filled, valid)
     fields = (valid.astype("float64"), filled, filled**2)
@@ -479,7 +479,7 @@ def _looks_of_plane(values: NDArray[Any], window: int) -> float:
 
 def _mode(values: NDArray[np.float64]) -> float:
     """Peak of a distribution whose lower side is clean, by a smoothed histogram."""
-    from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped, unused-ignore]
+    from scipy.ndimage import gaussian_filter1d
 
     low, middle = np.quantile(values, (0.1, 0.5))
     width = (middle - low) / 1.2816  # a standard deviation, were it normal

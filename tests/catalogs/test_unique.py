@@ -305,6 +305,14 @@ def test_a_search_leaves_old_versions_out_and_says_how_many(shared_data, caplog)
     assert len(search(path, deduplicate=False)) == 8
 
 
+def test_the_log_names_the_newest_of_three(caplog):
+    versions = [half("20200305T103210", box(0, 1), n, b) for n, b in enumerate(("02.14", "05.00"))]
+    newest = half("20200305T103210", box(0, 1), 2, "05.10")
+    with caplog.at_level(logging.INFO, "deepforest_xr"):
+        assert deduplicate([*versions, newest]) == [newest]
+    assert "first: S2A_32TMT_20200305_0_L2A for S2A_32TMT_20200305_2_L2A" in caplog.text
+
+
 def test_an_old_version_does_not_stand_in_for_a_cloudier_new_one(tmp_path):
     common = {"s2__datatake_id": "GS2A_20200305T103021_024558_N02.14", "s2__mgrs_tile": "32TMT"}
     old = scene("old", box(0, 1), **common, s2__processing_baseline="02.14", eo__cloud_cover=19)
