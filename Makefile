@@ -4,17 +4,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 BENCH ?= .venv-bench
+SERVICES ?= .venv-services
 # torch first and alone, in the build this project is tested with: what follows finds it there.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-services lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.user  ## simulated scenes -> cube -> chips -> training -> map, in demo/
 	$(BIN)/deepforest-xr demo --out demo
 
 test: $(VENV)/.dev  ## the plain tests
-	$(BIN)/python -m pytest -m "not slow and not network and not k8s"
+	$(BIN)/python -m pytest -m "not slow and not network and not k8s and not services"
+
+test-services: $(VENV)/.dev $(SERVICES)/.ready  ## against a real STAC server and an S3 store
+	tests/services/install.sh
+	DEEPFOREST_XR_SERVICES=$(abspath $(SERVICES)) $(BIN)/python -m pytest -m services tests/services
 
 lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff check .
@@ -46,5 +51,12 @@ $(BENCH)/.ready: pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[bench,viz]"
 	touch $@
 
+# Servers that the tests start as processes; nothing here imports them.
+$(SERVICES)/.ready:
+	$(PYTHON) -m venv $(SERVICES)
+	$(SERVICES)/bin/python -m pip install --quiet --disable-pip-version-check \
+		"stac-fastapi.pgstac==7.2.*" "pypgstac[psycopg]==0.10.*" uvicorn "moto[server]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(BENCH) demo build
+	rm -rf $(VENV) $(BENCH) $(SERVICES) demo build
