@@ -15,15 +15,16 @@ def main():
         for result in module.run():
             results.append(result)
             print(f"{result.what}: {result.ratio:.2f} x {result.peer}")
+    facts = [cube.graph()]
     forwards = []
     for forward in networks.run():
         forwards.append(forward)
         print(forward)
-    PAGE.write_text(page(results, forwards), encoding="utf-8")
+    PAGE.write_text(page(results, facts, forwards), encoding="utf-8")
     print(f"written to {PAGE}")
 
 
-def page(results, forwards):
+def page(results, facts, forwards):
     """The page, with the command that gives it."""
     lines = [
         "# Benchmarks",
@@ -41,8 +42,14 @@ def page(results, forwards):
         f"| {r.ratio:.2f} |"
         for r in results
     ]
-    lines += ["", *(f"- {r.what}: {r.note}." for r in results), "", *networks.section(forwards), ""]
+    lines += ["", *(f"- {note}." for note in notes(results)), "", *facts]
+    lines += ["", *networks.section(forwards), ""]
     return "\n".join(lines)
+
+
+def notes(results):
+    """One line a comparison; peers of one comparison share its beginning."""
+    return [f"{r.what}, {r.peer}: {r.note}" for r in results]
 
 
 if __name__ == "__main__":
