@@ -17,7 +17,7 @@ import xarray as xr
 
 from deepforest_xr.catalogs import NATIVE_M, asset_for, catalog_of
 from deepforest_xr.cube.metadata import period, require_bands, summary
-from deepforest_xr.engines import Layer, stack
+from deepforest_xr.engines import Layer, stack, whole
 from deepforest_xr.errors import MissingAssetError
 from deepforest_xr.sentinel import composite, s2
 from deepforest_xr.sentinel.prepare import ClearMask, CloudDistance
@@ -185,14 +185,17 @@ def _blockwise(
     if shift is not None:
         arrays += [da.from_array(shift, chunks=(-1, dn.chunks[1])), "tb"]
     return da.blockwise(
-        kernel,
+        partial(_on_chunks, kernel),
         out,
         *arrays,
         new_axes=new_axes,
-        concatenate=True,
         dtype=dtype,
         meta=np.empty((0,) * len(out), dtype=dtype),
     )
+
+
+def _on_chunks(kernel: Any, *blocks: Any) -> Any:
+    return kernel(*[whole(block) for block in blocks])
 
 
 def _median_block(
@@ -202,7 +205,7 @@ def _median_block(
     *,
     scenes: tuple[str, ...],
 ) -> NDArray[np.float32]:
-    clear = None if quality is None else quality[:, 0].astype(bool)
+    clear = None if quality is None else quality[:, 0].view(bool)
     _report_implausible(dn, clear, shift, scenes)
     bands = [
         composite.median_of_counts(dn[:, band], clear, shift[:, band])[0]

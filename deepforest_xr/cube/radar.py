@@ -13,7 +13,7 @@ import xarray as xr
 
 from deepforest_xr.catalogs import quantity
 from deepforest_xr.cube.metadata import month, period, require_bands, sensor, summary
-from deepforest_xr.engines import Layer, stack
+from deepforest_xr.engines import Layer, stack, whole
 from deepforest_xr.errors import CatalogError, NoItemsError
 from deepforest_xr.sentinel import s1, speckle
 from deepforest_xr.sentinel.prepare import Clean, nothing_to_do
@@ -164,7 +164,6 @@ def _by_month(
         power,
         of,
         new_axes={"m": len(shared["months"])},
-        concatenate=True,
         dtype=dtype,
         meta=np.empty((0,) * len(out), dtype=dtype),
     )
@@ -173,13 +172,13 @@ def _by_month(
 def _mean_block(
     power: NDArray[np.float32], *, months: tuple[int, ...], month_of: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    return s1.monthly_db_array(power, month_of, months=months)
+    return s1.monthly_db_array(whole(power), month_of, months=months)
 
 
 def _count_block(
     power: NDArray[np.float32], *, months: tuple[int, ...], month_of: NDArray[np.int64]
 ) -> NDArray[np.uint16]:
-    return s1.monthly_mean_array(power, month_of, months=months)[1]
+    return s1.monthly_mean_array(whole(power), month_of, months=months)[1]
 
 
 def _described(how: Radar) -> str:

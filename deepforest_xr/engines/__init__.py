@@ -5,6 +5,6 @@ interprets metadata that catalogs disagree about (``proj:epsg`` that pystac rena
 would apply, item boxes it would take for asset boxes).
 """
 
-from deepforest_xr.engines.layout import ENGINES, Layer, Source, stack
+from deepforest_xr.engines.layout import ENGINES, Layer, Source, stack, whole
 
-__all__ = ["ENGINES", "Layer", "Source", "stack"]
+__all__ = ["ENGINES", "Layer", "Source", "stack", "whole"]

@@ -103,6 +103,16 @@ def stack(source: Source, layer: Layer) -> xr.DataArray:
     return ENGINES[source.engine](source, layer, make)
 
 
+def whole(block: Any) -> Any:
+    """Unwrap what dask's blockwise hands over of an axis it contracts: a list of its one chunk.
+
+    Told to concatenate, it would copy the chunk.
+    """
+    while isinstance(block, list):
+        (block,) = block
+    return block
+
+
 def _other_nodata(items: list[pystac.Item], layer: Layer) -> dict[str, float]:
     """Missing values that differ from the layer's; a file that states its own overrules both."""
     found = {}

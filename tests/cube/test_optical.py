@@ -1,10 +1,13 @@
 """Sentinel-2 composites of a cube against direct computations on the files."""
 
 import logging
+from datetime import datetime
 
 import numpy as np
+import pystac
 import pytest
 import rasterio
+from affine import Affine
 from scipy.ndimage import binary_dilation
 
 from deepforest_xr.catalogs import read_items
@@ -196,3 +199,55 @@ def test_an_argument_that_cannot_be_is_one_line(west, scene, options, match):
     with pytest.raises(ConfigError, match=match) as caught:
         open_cube(west, grid=scene.grid, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["median", "geomad"])
+def test_a_composite_needs_hardly_more_than_its_column_of_dates(tmp_path, name):
+    """Digital numbers and clear pixels of all dates, read once, and a strip beside them."""
+    import tracemalloc
+
+    import dask
+
+    items = list(forty_dates(tmp_path))
+    grid = Grid.from_bounds((600_000, 8_996_160, 603_840, 9_000_000), crs=32721)  # 384 x 384
+    bands = ["B02"] if name == "median" else ["B02", "B03"]
+    cube = open_cube(items, grid=grid, bands=bands, composite=name)
+    column = 40 * 384**2 * (2 * len(bands) + 1)
+    with dask.config.set(scheduler="synchronous"):
+        cube["s2"].compute()  # opens the files
+        tracemalloc.start()
+        cube["s2"].compute()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    strip = 2**21 if name == "median" else optical.STRIP_BYTES
+    assert peak < 1.3 * column + 3 * strip
+    if name == "median":
+        assert peak < 2 * column
+
+
+def forty_dates(folder):
+    """Two dates' files under forty dates."""
+    rng = np.random.default_rng(0)
+    profile = {"driver": "GTiff", "height": 384, "width": 384, "count": 1, "crs": "EPSG:32721",
+               "transform": Affine(10, 0, 600_000, 0, -10, 9_000_000)}  # fmt: skip
+    for number in range(2):
+        for band, dtype in (("B02", "uint16"), ("B03", "uint16"), ("SCL", "uint8")):
+            values = (
+                rng.integers(1, 3000, (384, 384)) if dtype == "uint16" else np.full((384, 384), 4)
+            )
+            with rasterio.open(folder / f"{number}_{band}.tif", "w", dtype=dtype, **profile) as out:
+                out.write(values.astype(dtype), 1)
+    for day in range(40):
+        item = pystac.Item(
+            f"day-{day:02}",
+            None,
+            [-57, -10, -55, -8],
+            datetime(2020, 1, 1 + day % 28, day % 24),
+            {"proj:code": "EPSG:32721", "s2:processing_baseline": "02.12"},
+            collection="sentinel-2-l2a",
+        )
+        for band in ("B02", "B03", "SCL"):
+            fields = {"proj:transform": list(profile["transform"])[:6], "proj:shape": [384, 384]}
+            href = str(folder / f"{day % 2}_{band}.tif")
+            item.add_asset(band, pystac.Asset(href, extra_fields=fields))
+        yield item
