@@ -30,6 +30,7 @@ from deepforest_xr.legend import NODATA
 from deepforest_xr.models import Checkpoint, channel_names, entry
 from deepforest_xr.models.checkpoint import load
 from deepforest_xr.models.install import installed
+from deepforest_xr.reader import ATTRIBUTE as READ_FAILURES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -396,7 +397,11 @@ def _describe(result: xr.Dataset, cube: xr.Dataset, checkpoint: Checkpoint) -> x
     if "probability" in result:
         result = result.assign_coords({"class": checkpoint.legend.names})
         result["probability"].attrs = {"long_name": "class probability", "units": "percent"}
-    kept = {k: v for k, v in cube.attrs.items() if isinstance(v, str | int | float)}
+    kept = {
+        k: v
+        for k, v in cube.attrs.items()
+        if isinstance(v, str | int | float) or k == READ_FAILURES
+    }
     result.attrs = {**kept, "model": checkpoint.model, "model_sha256": checkpoint.sha256}
     if checkpoint.cube_attrs.get("simulated"):
         result.attrs["simulated"] = "true"

@@ -11,12 +11,14 @@ import warnings
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from zarr import consolidate_metadata
+from zarr import consolidate_metadata, open_group
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from deepforest_xr.atomic import staged
 from deepforest_xr.grid import Grid
+from deepforest_xr.reader import ATTRIBUTE as READ_FAILURES
+from deepforest_xr.reader import read_failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -81,6 +83,10 @@ def write_zarr(
                 consolidated=False,
                 encoding={name: _encoding(prepared[name]) for name in prepared.data_vars},
             )
+        if READ_FAILURES in dataset.attrs:
+            # Known only now that everything was read.
+            attrs = open_group(str(partial), mode="r+", zarr_format=3).attrs
+            attrs[READ_FAILURES] = read_failures(dataset)
         _consolidate(partial)
     return partial.parent.parent / partial.name
 
