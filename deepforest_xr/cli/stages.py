@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from deepforest_xr.accuracy import Report
+    from deepforest_xr.accuracy.sampling import Allocation
+    from deepforest_xr.grid import Grid
 
 NETWORKS = ", ".join(names())
 
@@ -92,6 +94,17 @@ def cube(
     resampling: Annotated[
         str, typer.Option(help="nearest, bilinear, cubic or average.")
     ] = "nearest",
+    composite: Annotated[
+        str, typer.Option(help="Sentinel-2: median, medoid, geomad or best-pixel.")
+    ] = "median",
+    scl_dilation: Annotated[int, typer.Option(help="Pixels to grow clouds and shadows by.")] = 0,
+    speckle: Annotated[
+        str | None, typer.Option(help="Sentinel-1: lee, refined_lee or quegan.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="stackstac or odc-stac.")] = "stackstac",
+    on_error: Annotated[
+        str, typer.Option(help="A file that cannot be read: raise, or nodata and a report.")
+    ] = "raise",
     overwrite: Overwrite = False,
 ) -> None:
     """Build the cube of a grid and write it as Zarr.
@@ -101,18 +114,40 @@ def cube(
     """
     import deepforest_xr as dfx
 
-    if (bounds is None) == (bbox is None):
-        raise typer.BadParameter("give either --bounds or --bbox.")
-    if bounds is not None:
-        grid = dfx.Grid.from_bounds(bounds, crs=crs, resolution=resolution)
-    else:
-        grid = dfx.Grid.from_lonlat(bbox or (0, 0, 0, 0), crs=crs, resolution=resolution)
+    grid = make_grid(crs, bounds, bbox, resolution)
     lazy = dfx.open_cube(
-        dfx.read_items(items), grid=grid, dataset=dataset, months=month, resampling=resampling
+        dfx.read_items(items),
+        grid=grid,
+        dataset=dataset,
+        months=month,
+        resampling=resampling,
+        composite=composite,
+        scl_dilation=scl_dilation,
+        speckle_filter=speckle,
+        engine=engine,
+        on_error=on_error,
     )
     with bar("Cube") as progress:
         dfx.write_zarr(lazy, out, overwrite=overwrite, progress=progress)
+    for line in dfx.read_failures(lazy):
+        say(f"not read: {line}", console.err_console)
     say(f"{grid.describe()} written to {out}")
+
+
+def make_grid(
+    crs: str,
+    bounds: tuple[float, float, float, float] | None,
+    bbox: tuple[float, float, float, float] | None,
+    resolution: float,
+) -> Grid:
+    """Grid of the options ``--crs``, ``--bounds`` or ``--bbox``, and ``--resolution``."""
+    from deepforest_xr.grid import Grid
+
+    if bounds is not None and bbox is None:
+        return Grid.from_bounds(bounds, crs=crs, resolution=resolution)
+    if bbox is not None and bounds is None:
+        return Grid.from_lonlat(bbox, crs=crs, resolution=resolution)
+    raise typer.BadParameter("give either --bounds or --bbox.")
 
 
 def chips(
@@ -230,41 +265,81 @@ def classify(
 
 def assess(
     map_: Annotated[Path, typer.Argument(metavar="MAP", help="Zarr store from `classify`.")],
-    reference: Annotated[str, typer.Argument(help="Label raster, file or URL.")],
+    reference: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REFERENCE",
+            help="Label raster, file or URL; or labelled points, .csv or .geojson.",
+        ),
+    ] = None,
     collection: Collection = None,
     legend: LegendFile = None,
     band: LabelBand = None,
     chips: Annotated[
         Path | None, typer.Option(help="Chips of the training: only their test blocks count.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Report to write: .md or .json.")] = None,
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Also whether the confidence can be believed.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Report to write: .md, .json, or a folder of both.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Confusion matrix as PNG.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder of all pictures.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="Instead: points to label, .csv or .geojson.")
+    ] = None,
+    units: Annotated[
+        int | None, typer.Option(help="Points to draw; default: what the error needs.")
+    ] = None,
+    expected: Annotated[float, typer.Option(help="Expected user's accuracy, 0 to 1.")] = 0.8,
+    standard_error: Annotated[
+        float, typer.Option(help="Wanted of overall accuracy, a share.")
+    ] = 0.02,
+    allocation: Annotated[
+        str, typer.Option(help="olofsson, proportional, equal or neyman.")
+    ] = "olofsson",
+    minimum: Annotated[int, typer.Option(help="Points of a rare class.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the points drawn.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score a map against a label raster.
+    """Score a map against a label raster or labelled points, or draw points to label.
 
     Example: `deepforest-xr assess map.zarr mapbiomas.tif --collection 8 --chips chips.zarr
-    --out report.md`
+    --out report.md`, or `deepforest-xr assess map.zarr --draw points.csv`
     """
-    import numpy as np
-    import xarray as xr
-
     import deepforest_xr as dfx
+    from deepforest_xr.cli import scoring
+    from deepforest_xr.maps import write_report_pictures
 
+    if (reference is None) == (draw is None):
+        raise typer.BadParameter("give either a reference or --draw.")
     lulc = _open(map_)
-    aligned = _labels(reference, lulc, collection, legend, band)
-    mask, majority = None, None
-    if chips is not None:
-        store = dfx.open_chips(chips)
-        store.grid.require_same(dfx.Grid.of(lulc), ours="the chips' cube", theirs="the map")
-        mask = xr.DataArray(store.mask("test", aligned.shape), dims=("y", "x"))
-        majority = store.legend.codes[int(np.argmax(store.class_counts("train")))]
-    with console.err_console.status("Counting"):
-        report = dfx.assess(lulc, aligned, mask=mask, majority_class=majority)
+    if draw is not None:
+        scoring.draw_sample(
+            lulc, draw, units=units, expected=expected, standard_error=standard_error,
+            allocation=cast("Allocation", allocation), minimum=minimum, seed=seed,
+            overwrite=overwrite,
+        )  # fmt: skip
+        return
+    if scoring.is_points(str(reference)):
+        scoring.refuse_with_points(
+            collection=collection, legend=legend, band=band, chips=chips, calibration=calibration
+        )
+        report = scoring.assess_sample(lulc, str(reference))
+    else:
+        aligned = _labels(str(reference), lulc, collection, legend, band)
+        mask, majority = scoring.held_out(lulc, chips)
+        with console.err_console.status("Counting"):
+            report = dfx.assess(
+                lulc, aligned, mask=mask, majority_class=majority, calibration=calibration
+            )
     if out is not None:
         dfx.write_report(report, out, overwrite=overwrite)
     if picture is not None:
         dfx.write_confusion_picture(report, picture, overwrite=overwrite)
+    if pictures is not None:
+        write_report_pictures(report, pictures, overwrite=overwrite)
     console.out_console.print(_scores_table(report))
 
 

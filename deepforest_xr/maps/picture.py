@@ -1,7 +1,6 @@
-"""Quick-look pictures: a map with its legend, a confusion matrix.
+"""Quick-look pictures: a map with its legend.
 
-Figures are drawn on their own Agg canvas, never through pyplot: no window, no global
-state, safe in any thread. A large map is thinned by taking every n-th pixel, so only a
+A large map is thinned by taking every n-th pixel, so only a
 picture's worth of pixels stays in memory.
 """
 
@@ -17,9 +16,11 @@ import numpy as np
 import xarray as xr
 
 from deepforest_xr.atomic import staged
-from deepforest_xr.errors import ConfigError, MissingExtraError
+from deepforest_xr.errors import ConfigError
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import NODATA, UNLABELLED, LandCoverClass, Legend
+from deepforest_xr.maps import canvas
+from deepforest_xr.maps.canvas import DPI, relative, write_text
 from deepforest_xr.maps.stac import is_simulated
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from deepforest_xr.accuracy import Report
-
-DPI = 100
 PANEL_PIXELS = 760
 MAX_WIDTH_INCHES = 16.0
 METRES_PER_DEGREE = 111_320.0
@@ -41,8 +39,6 @@ STRETCH_PERCENT = (2, 98)
 LEGEND_INCHES = 3.6
 HEADER_INCHES, FOOTER_INCHES, GAP_INCHES = 0.75, 0.6, 0.25
 LINE_INCHES = 0.24
-# Up to so many classes a cell has room for its percent, and for its pixels.
-MOST_WITH_PERCENT, MOST_WITH_PIXELS = 20, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,7 @@ def write_picture(
     WriteError
         If the file exists or cannot be written.
     """
-    _require_matplotlib()
+    canvas.require_matplotlib()
     path = Path(path)
     lulc = dataset["lulc"].transpose("y", "x")
     legend, grid = Legend.from_attrs(lulc.attrs), Grid.of(dataset)
@@ -117,24 +113,6 @@ def write_picture(
         _scale_bar(figure, figure.axes[0], grid, step)
         figure.savefig(partial, format="png", dpi=DPI)
     return path
-
-
-def _require_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401  only whether it is there
-    except ImportError as error:
-        raise MissingExtraError(
-            'pictures need matplotlib, which is not installed: pip install "deepforest-xr[viz]"'
-        ) from error
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _paint(codes: np.ndarray, legend: Legend) -> np.ndarray:
@@ -206,29 +184,17 @@ def _compose(
     wrapped = textwrap.wrap(title, max(20, int(total_width * 8.5))) or [""]
     header = HEADER_INCHES + 0.25 * (len(wrapped) - 1)
     total_height = header + body + FOOTER_INCHES
-    figure = _figure(total_width, total_height)
+    figure = canvas.new_figure(total_width, total_height)
     top = FOOTER_INCHES + body
     for number, panel in enumerate(panels):
         left = GAP_INCHES + number * (max(width, 1.5) + GAP_INCHES)
         box = (left, top - height, width, height)
-        _draw_panel(figure, panel, _relative(box, total_width, total_height), stamp=stamp)
-    _text(figure, GAP_INCHES, total_height - 0.12, "\n".join(wrapped), size=13, weight="bold")
+        _draw_panel(figure, panel, relative(box, total_width, total_height), stamp=stamp)
+    write_text(figure, GAP_INCHES, total_height - 0.12, "\n".join(wrapped), size=13, weight="bold")
     left = total_width - LEGEND_INCHES
     box = (left, top - body, LEGEND_INCHES, body)
-    _draw_legend(figure, entries, _relative(box, total_width, total_height), body, stamp=stamp)
+    _draw_legend(figure, entries, relative(box, total_width, total_height), body, stamp=stamp)
     return figure
-
-
-def _relative(
-    box: tuple[float, float, float, float], width: float, height: float
-) -> tuple[float, float, float, float]:
-    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
-
-
-def _text(figure: Figure, x: float, y: float, text: str, *, size: float, weight: str) -> None:
-    """Write at inches from the lower left corner; `$` is a dollar, not mathematics."""
-    width, height = figure.get_size_inches()
-    figure.text(x / width, y / height, text, size=size, weight=weight, va="top", parse_math=False)
 
 
 def _draw_panel(
@@ -317,85 +283,3 @@ def _round_down(length: float) -> float:
     """Largest of 1, 2, 5 times a power of ten that is not above `length`."""
     power = 10.0 ** math.floor(math.log10(length))
     return max(n * power for n in (1, 2, 5) if n * power <= length)
-
-
-def write_confusion_picture(
-    report: Report, path: str | Path, *, title: str | None = None, overwrite: bool = False
-) -> Path:
-    """Draw the confusion matrix of a report as a PNG, each reference class summing to 100 %.
-
-    Parameters
-    ----------
-    report : Report
-        From `deepforest_xr.accuracy.assess`; classes that occur nowhere are left out.
-    path : str or Path
-        PNG to write.
-    title : str, optional
-        Default: the overall accuracy and its baseline.
-    overwrite : bool
-        Replace an existing file.
-
-    Returns
-    -------
-    Path
-        The picture: rows are map classes, columns reference classes; the number in a cell
-        is percent of the column, so the diagonal is producer's accuracy.
-
-    Raises
-    ------
-    MissingExtraError
-        If matplotlib is not installed.
-    WriteError
-        If the file exists or cannot be written.
-    """
-    _require_matplotlib()
-    path = Path(path)
-    seen = np.flatnonzero(report.confusion.sum(axis=0) + report.confusion.sum(axis=1))
-    counts = report.confusion[np.ix_(seen, seen)]
-    names = [report.legend.names[i] for i in seen]
-    scores = report.scores
-    heading = title or (
-        f"Overall accuracy {100 * scores.overall_accuracy:.1f} % "
-        f"(baseline {100 * scores.majority_baseline:.1f} %), {scores.pixels:,} pixels"
-    )
-    with staged(path, overwrite=overwrite) as partial:
-        figure = _confusion_figure(counts, names, heading, stamp=report.simulated)
-        figure.savefig(partial, format="png", dpi=DPI)
-    return path
-
-
-def _confusion_figure(
-    counts: np.ndarray, names: Sequence[str], title: str, *, stamp: bool
-) -> Figure:
-    """Heat map with room for the names, in inches."""
-    left, bottom, largest = 3.0, 2.4, 1.0 if len(names) <= MOST_WITH_PIXELS else 0.62
-    side = len(names) * max(0.3, min(largest, 9.0 / len(names)))
-    width, height = left + max(side, 4.0) + 0.4, bottom + side + 0.9
-    figure = _figure(width, height)
-    box = (left, bottom, side, side)
-    axes = figure.add_axes(_relative(box, width, height))
-    total = counts.sum(axis=0)
-    percent = np.divide(100 * counts, total, out=np.zeros(counts.shape), where=total > 0)
-    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel("Reference (percent of column)")
-    axes.set_ylabel("Map")
-    if len(names) <= MOST_WITH_PERCENT:
-        _write_cells(axes, counts, percent)
-    wrapped = textwrap.wrap(title, int((width - 0.5) * 9)) or [""]
-    _text(figure, 0.25, height - 0.12, "\n".join(wrapped), size=11, weight="bold")
-    if stamp:
-        figure.text(0.25 / width, 0.15 / height, "SIMULATED data", color="#b00020", weight="bold")
-    return figure
-
-
-def _write_cells(axes: Axes, counts: np.ndarray, percent: np.ndarray) -> None:
-    for row, col in zip(*np.nonzero(counts), strict=True):
-        value = percent[row, col]
-        text = f"{value:.0f}" if value >= 0.5 else "<1"
-        if len(counts) <= MOST_WITH_PIXELS:
-            text += f" %\n{counts[row, col]:,}"
-        color = "white" if value > 55 else "black"
-        axes.text(col, row, text, ha="center", va="center", size=8, color=color)

@@ -1,11 +1,13 @@
 """A small map to write: no two axes share a length, the origin is on no round number."""
 
+import matplotlib.text
 import numpy as np
 import pytest
 import xarray as xr
 
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import amazon13
+from deepforest_xr.maps import canvas
 
 
 @pytest.fixture
@@ -47,3 +49,24 @@ def failing():
         return broken
 
     return make
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every figure that is drawn, to ask what it says."""
+    figures = []
+    make = canvas.new_figure
+    monkeypatch.setattr(
+        canvas, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1]
+    )
+    return figures
+
+
+def words(figure):
+    return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+
+
+def visible_texts(figure):
+    renderer = figure.canvas.get_renderer()
+    texts = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() != "SIMULATED"]
+    return [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]

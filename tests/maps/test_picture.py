@@ -1,36 +1,15 @@
 import sys
 
 import matplotlib.image
-import matplotlib.text
 import numpy as np
 import pytest
 import xarray as xr
 
-from deepforest_xr.accuracy import assess
 from deepforest_xr.errors import ConfigError, MissingExtraError, WriteError
 from deepforest_xr.legend import amazon13
-from deepforest_xr.maps import picture, write_confusion_picture, write_picture
+from deepforest_xr.maps import picture, write_picture
 
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Every figure that is drawn, to ask what it says."""
-    figures = []
-    make = picture._figure
-    monkeypatch.setattr(
-        picture, "_figure", lambda *size: figures.append(make(*size)) or figures[-1]
-    )
-    return figures
-
-
-def words(figure):
-    return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
-
-
-def visible_texts(figure):
-    renderer = figure.canvas.get_renderer()
-    texts = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() != "SIMULATED"]
-    return [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]
+from .conftest import visible_texts, words
 
 
 @pytest.mark.parametrize("shape", [(37, 53), (90, 1900), (1700, 110), (1, 3)])
@@ -129,21 +108,3 @@ def test_an_existing_picture_stays(make_map, tmp_path):
     (tmp_path / "a.png").write_text("old")
     with pytest.raises(WriteError, match="exists"):
         write_picture(make_map(), tmp_path / "a.png")
-
-
-@pytest.mark.parametrize("classes", [1, 3, 13])
-def test_the_confusion_picture_has_no_text_over_text(make_map, drawn, tmp_path, classes):
-    dataset = make_map()
-    mapped = dataset.lulc.copy(data=dataset.lulc.data % (classes + 1))
-    noise = np.random.default_rng(1).integers(1, classes + 1, mapped.shape).astype("uint8")
-    report = assess(mapped.assign_attrs(simulated="true"), mapped.copy(data=noise))
-    path = write_confusion_picture(report, tmp_path / "a.png")
-    assert path.exists()
-    texts = [(t, b) for t, b in visible_texts(drawn[0]) if not t[0].isdigit() and t[0] != "<"]
-    upright = [(t, b) for t, b in texts if t not in amazon13().names]
-    for i, (text, box) in enumerate(upright):
-        for other, box_other in upright[i + 1 :]:
-            assert not box.overlaps(box_other), f"{text!r} touches {other!r}"
-    assert "SIMULATED data" in words(drawn[0])
-    if classes == 3:
-        assert any(f"\n{report.confusion[0, 0]:,}" in word for word in words(drawn[0]))
