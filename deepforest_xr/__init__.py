@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from deepforest_xr.coverage import Coverage, coverage
     from deepforest_xr.cube import open_cube
     from deepforest_xr.grid import Grid
-    from deepforest_xr.labels import align_labels
+    from deepforest_xr.labels import align_labels, border_ignore, temporal_agreement
     from deepforest_xr.legend import Legend
     from deepforest_xr.maps import (
         read_points,
@@ -55,6 +55,7 @@ _MODULE_OF = {
     "TrainSettings": "training",
     "align_labels": "labels",
     "assess": "accuracy",
+    "border_ignore": "labels",
     "classify": "classify",
     "coverage": "coverage",
     "open_chips": "chips",
@@ -63,6 +64,7 @@ _MODULE_OF = {
     "read_items": "catalogs",
     "read_points": "maps",
     "search": "catalogs",
+    "temporal_agreement": "labels",
     "train": "training",
     "write_chips": "chips",
     "write_classes_picture": "maps",
@@ -88,6 +90,7 @@ __all__ = [
     "accuracy",
     "align_labels",
     "assess",
+    "border_ignore",
     "catalogs",
     "classify",
     "coverage",
@@ -100,6 +103,7 @@ __all__ = [
     "read_points",
     "search",
     "sentinel",
+    "temporal_agreement",
     "testing",
     "train",
     "write_chips",

@@ -3,7 +3,9 @@
 A legend's codes are what maps and aligned labels hold, 1 to 254: 0 is "no data" of a
 map, 255 is "unlabelled" of a label raster. The default is the paper's 13 classes.
 MapBiomas numbers mean different things in different collections, so a crosswalk is
-always asked for by collection. The tables are ``legends/*.csv``.
+always asked for by collection. The tables are ``legends/*.csv``; in MapBiomas' the cell
+``class`` is filled only where a class is decided, codes below take their parent's. A name
+that no source gives in Portuguese is blank.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from deepforest_xr.errors import ConfigError, LabelError
 
 NODATA = 0
 UNLABELLED = 255
+
+# Unknown codes that an error names; a raster of something else has thousands.
+NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +193,9 @@ class Crosswalk:
         present = np.unique(codes)
         unknown = [int(c) for c in present if int(c) not in self.mapping]
         if unknown:
+            more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
             raise LabelError(
-                f"label codes {unknown} are not in {self.source}; known are "
+                f"label codes {unknown[:NAMED]}{more} are not in {self.source}; known are "
                 f"{sorted(self.mapping)}. Name the collection the raster comes from."
             )
         targets = np.array([self.mapping[int(c)] for c in present], dtype="uint8")
@@ -202,34 +208,97 @@ def amazon13() -> Legend:
     return Legend.from_csv(Path(str(files("deepforest_xr") / "legends" / "amazon13.csv")))
 
 
-@cache
-def mapbiomas(collection: int) -> Crosswalk:
-    """Crosswalk of one MapBiomas collection to the paper's 13 classes.
+@dataclass(frozen=True, slots=True)
+class MapBiomasClass:
+    """One code of one MapBiomas collection."""
 
-    Aggregate codes ("Forest", "Farming", mosaics) and classes without a counterpart
-    (mangrove, coral reef) become unlabelled.
+    code: int
+    """Value in the collection's rasters."""
+
+    parent: int | None
+    """Code of the class it is part of; None at the top."""
+
+    level: int
+    """Depth in the collection's numbering, 1 at the top."""
+
+    english: str
+    """Name in English."""
+
+    portuguese: str
+    """Name in Portuguese, blank where no source has it."""
+
+    color: str
+    """MapBiomas' own, ``#rrggbb``."""
+
+    target: int
+    """Code of the paper's class, or 255 where none fits."""
+
+
+@cache
+def mapbiomas_collections() -> tuple[int, ...]:
+    """Collections with a legend here, ascending."""
+    return tuple(sorted({int(row["collection"]) for row in _mapbiomas_rows()}))
+
+
+@cache
+def mapbiomas_classes(collection: int) -> tuple[MapBiomasClass, ...]:
+    """Legend of one MapBiomas collection, each class followed by those it consists of.
 
     Raises
     ------
     ConfigError
         If the collection is not in ``legends/mapbiomas.csv``.
     """
-    table = files("deepforest_xr") / "legends" / "mapbiomas.csv"
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
-    mapping = {
-        int(r["code"]): int(r["class"] or UNLABELLED)
-        for r in rows
-        if int(r["collection"]) == collection
-    }
-    if not mapping:
-        known = sorted({int(r["collection"]) for r in rows})
-        raise ConfigError(f"MapBiomas collection {collection} has no crosswalk; known: {known}.")
+    classes: dict[int, MapBiomasClass] = {}
+    for row in _mapbiomas_rows():
+        if int(row["collection"]) != collection:
+            continue
+        above = classes[int(row["parent"])] if row["parent"] else None
+        inherited = above.target if above else UNLABELLED
+        code = int(row["code"])
+        classes[code] = MapBiomasClass(
+            code=code,
+            parent=above.code if above else None,
+            level=above.level + 1 if above else 1,
+            english=row["english"],
+            portuguese=row["portuguese"],
+            color=row["color"],
+            target=int(row["class"] or inherited),
+        )
+    if not classes:
+        raise ConfigError(
+            f"MapBiomas collection {collection} has no crosswalk; "
+            f"known: {list(mapbiomas_collections())}."
+        )
+    return tuple(classes.values())
+
+
+@cache
+def mapbiomas(collection: int) -> Crosswalk:
+    """Crosswalk of one MapBiomas collection to the paper's 13 classes.
+
+    A code goes where the finest class above it that is decided goes: soybean with the
+    temporary crops, sugar cane to its own class. Aggregate codes ("Forest", "Farming",
+    mosaics) and classes without a counterpart (mangrove, coral reef) become unlabelled.
+
+    Raises
+    ------
+    ConfigError
+        If the collection is not in ``legends/mapbiomas.csv``.
+    """
+    mapping = {known.code: known.target for known in mapbiomas_classes(collection)}
     # 0 and 27 are "not observed" in every collection, listed or not.
     return Crosswalk(
         f"MapBiomas collection {collection}",
         amazon13(),
         {0: UNLABELLED, 27: UNLABELLED} | mapping,
     )
+
+
+@cache
+def _mapbiomas_rows() -> tuple[dict[str, str], ...]:
+    table = files("deepforest_xr") / "legends" / "mapbiomas.csv"
+    return tuple(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
 
 
 def identity(legend: Legend) -> Crosswalk:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -10,9 +11,32 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from deepforest_xr.errors import ConfigError, LabelError
-from deepforest_xr.legend import UNLABELLED, LandCoverClass, Legend, amazon13, identity, mapbiomas
+from deepforest_xr.legend import (
+    UNLABELLED,
+    LandCoverClass,
+    Legend,
+    amazon13,
+    identity,
+    mapbiomas,
+    mapbiomas_classes,
+    mapbiomas_collections,
+)
 
-COLLECTIONS = (4, 5, 8, 9, 10)
+COLLECTIONS = (4, 5, 6, 7, 8, 9, 10)
+
+# Collections whose codes are in a file beside the project.
+PUBLISHED = (4, 5, 8, 9, 10)
+
+# The codes that users of the official legends of 6 and 7 list.
+LISTED = {
+    6: "1 3 4 5 49 10 11 12 32 29 13 14 15 18 19 39 20 40 41 36 46 47 48 9 21 22 23 24 30 25 "
+    "26 33 31 27",
+    7: "1 3 4 5 49 10 11 12 32 29 50 13 15 14 18 19 39 20 40 62 41 36 46 47 48 21 9 22 23 24 "
+    "30 25 26 33 31 27",
+}
+
+# Depth in the official numbering of collections that state it.
+LEVELS = {1: 1, 3: 2, 14: 1, 15: 2, 18: 2, 19: 3, 39: 4, 20: 4, 36: 3, 24: 2, 26: 1, 33: 2, 27: 1}
 
 # A mosaic is of several classes, "other non forest" is not forest.
 OTHER = re.compile("mosaic|non.forest", re.IGNORECASE)
@@ -53,7 +77,7 @@ def test_a_stable_code_goes_to_its_class(collection, code):
     assert names[target] == STABLE[code]
 
 
-@pytest.mark.parametrize("collection", COLLECTIONS)
+@pytest.mark.parametrize("collection", PUBLISHED)
 def test_every_published_code_is_known(collection, shared_data):
     rows = [r for r in published(shared_data) if int(r["collection"]) == collection]
     codes = np.array([int(r["class_id"]) for r in rows])
@@ -63,7 +87,7 @@ def test_every_published_code_is_known(collection, shared_data):
     assert set(amazon13().codes) - set(targets) <= {6}  # collection 10 lists no class 13
 
 
-@pytest.mark.parametrize("collection", COLLECTIONS)
+@pytest.mark.parametrize("collection", PUBLISHED)
 def test_a_published_name_means_the_class_it_goes_to(collection, shared_data):
     words = {
         "forest formation": 1,
@@ -107,10 +131,96 @@ def test_a_number_is_known_in_the_collections_that_have_it():
     assert mapbiomas(8).lookup(np.array([62]))[0] == 8
 
 
-@pytest.mark.parametrize("collection", [0, 3, 6, 7, 11])
+@pytest.mark.parametrize("collection", [0, 3, 11])
 def test_a_collection_without_a_source_is_refused(collection):
-    with pytest.raises(ConfigError, match=r"known: \[4, 5, 8, 9, 10\]"):
+    with pytest.raises(ConfigError, match=r"known: \[4, 5, 6, 7, 8, 9, 10\]") as caught:
         mapbiomas(collection)
+    assert "\n" not in str(caught.value)
+
+
+# ---- the collections' own names, colours and hierarchy
+
+
+def plain(name):
+    """A name without accents, case and spaces at its ends."""
+    decomposed = unicodedata.normalize("NFKD", name)
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).strip().lower()
+
+
+@pytest.mark.parametrize("collection", PUBLISHED)
+def test_codes_names_and_colours_are_the_published_ones(collection, shared_data):
+    rows = {
+        int(r["class_id"]): r for r in published(shared_data) if r["collection"] == str(collection)
+    }
+    ours = {known.code: known for known in mapbiomas_classes(collection)}
+    assert ours.keys() == rows.keys()
+    style = official_style(shared_data) if collection == 9 else {}
+    for code, row in rows.items():
+        assert plain(ours[code].english) == plain(row["name_en"])
+        if row["name_pt"]:
+            assert plain(ours[code].portuguese) == plain(row["name_pt"])
+        assert ours[code].color == style.get(code, row["hex_color"]).lower()
+        if row["level"]:
+            assert ours[code].level == int(row["level"])
+
+
+def official_style(shared_data):
+    """Colours of MapBiomas' own style file of collection 9, which the table is not."""
+    (path,) = (shared_data / "mapbiomas" / "legends").glob("collection9*.qml")
+    text = path.read_text(encoding="utf-8")
+    return {int(v): c for v, c in re.findall(r'value="(\d+)" alpha="255" color="(#\w+)"', text)}
+
+
+@pytest.mark.parametrize("collection", LISTED)
+def test_collections_six_and_seven_have_the_codes_that_their_users_list(collection):
+    expected = {int(code) for code in LISTED[collection].split()}
+    assert {known.code for known in mapbiomas_classes(collection)} == expected
+
+
+@pytest.mark.parametrize("collection", COLLECTIONS)
+def test_a_collection_reads_from_a_class_to_its_parts(collection):
+    seen = {}
+    for known in mapbiomas_classes(collection):
+        assert known.code not in seen
+        assert known.level == (1 if known.parent is None else seen[known.parent].level + 1)
+        seen[known.code] = known
+        assert re.fullmatch("#[0-9a-f]{6}", known.color)
+        assert known.english == known.english.strip() != ""
+        assert known.portuguese == known.portuguese.strip()
+    if collection > 5:
+        for code, level in LEVELS.items():
+            assert seen[code].level == level
+    named = sum(bool(known.portuguese) for known in seen.values())
+    assert named >= len(seen) - 7
+
+
+def test_a_code_goes_where_the_finest_decided_class_above_it_goes():
+    # Soybean has no class of its own and is temporary crop; sugar cane, beside it, has one.
+    classes = {known.code: known for known in mapbiomas_classes(8)}
+    assert classes[39].parent == classes[20].parent == 19
+    assert (classes[19].target, classes[39].target, classes[20].target) == (8, 8, 9)
+    # Water's parts are water; of agriculture, pasture and forest nothing is decided at the top.
+    assert classes[31].target == classes[26].target == 13
+    assert {classes[code].target for code in (1, 14, 18)} == {UNLABELLED}
+
+
+@pytest.mark.parametrize("collection", COLLECTIONS)
+def test_the_crosswalk_is_the_legends_last_column(collection):
+    mapping = mapbiomas(collection).mapping
+    assert mapping == {0: UNLABELLED, 27: UNLABELLED} | {
+        known.code: known.target for known in mapbiomas_classes(collection)
+    }
+    assert collection in mapbiomas_collections()
+
+
+def test_one_number_means_different_things_in_different_collections():
+    def name(collection, code):
+        return {k.code: k.english for k in mapbiomas_classes(collection)}.get(code)
+
+    assert name(5, 45) == "Other"
+    assert name(6, 45) is name(10, 45) is None
+    assert name(4, 19) == "Annual and Perennial Crop"
+    assert name(7, 19) == "Temporary Crop"
 
 
 @given(
@@ -132,6 +242,12 @@ def test_lookup_is_the_table_pixel_by_pixel(codes):
 def test_an_unknown_code_is_named(code):
     with pytest.raises(LabelError, match=rf"\[{code}\] are not in MapBiomas collection 8"):
         mapbiomas(8).lookup(np.array([[3, code]]))
+
+
+def test_of_many_unknown_codes_ten_are_named():
+    with pytest.raises(LabelError, match=r"\[100, .*, 109\] and 890 more are not in") as caught:
+        mapbiomas(8).lookup(np.arange(100, 1000))
+    assert len(str(caught.value)) < 500
 
 
 def test_a_raster_in_the_legends_own_codes_stays_and_0_is_unlabelled():

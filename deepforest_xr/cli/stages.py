@@ -197,6 +197,16 @@ def train(
     patience: Annotated[
         int, typer.Option(help="Epochs without a better validation accuracy before stopping.")
     ] = 10,
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="cross-entropy, focal, generalised-cross-entropy, symmetric-cross-entropy, "
+            "label-smoothing, bootstrapping-soft or bootstrapping-hard."
+        ),
+    ] = "cross-entropy",
+    class_weights: Annotated[
+        str, typer.Option(help="share (the paper's), inverse-frequency, effective-number, uniform.")
+    ] = "share",
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -211,6 +221,8 @@ def train(
         batch=batch,
         learning_rate=learning_rate,
         patience=patience,
+        loss=loss,
+        class_weights=class_weights,
         seed=seed,
         device=device,
     )

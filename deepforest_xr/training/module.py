@@ -12,10 +12,11 @@ from torch import nn
 from deepforest_xr.errors import ChipError
 from deepforest_xr.models.network import Heads
 from deepforest_xr.training.data import IGNORED, Batch
-from deepforest_xr.training.losses import cross_entropy
+from deepforest_xr.training.losses import CrossEntropy
 
 if TYPE_CHECKING:
     from deepforest_xr.models.network import Network
+    from deepforest_xr.training.losses import Loss
 
 
 BATCHNORM_WARMUP = 4
@@ -23,13 +24,20 @@ BATCHNORM_WARMUP = 4
 
 
 class TrainingModule(lp.LightningModule):
-    """Trains a network with weighted cross-entropy and Adam."""
+    """Trains a network with a loss weighted by class, and Adam."""
 
     def __init__(
-        self, network: Network, weights: torch.Tensor, *, learning_rate: float, seed: int
+        self,
+        network: Network,
+        weights: torch.Tensor,
+        *,
+        learning_rate: float,
+        seed: int,
+        loss: Loss | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.loss = loss or CrossEntropy()
         self.learning_rate = learning_rate
         self.seed = seed
         self.register_buffer("weights", weights)
@@ -90,7 +98,7 @@ class TrainingModule(lp.LightningModule):
     def _step(self, batch: Batch, split: str) -> torch.Tensor:
         inputs, target = batch
         output = self.network(*inputs)
-        loss = cross_entropy(output, target, self.get_buffer("weights"))
+        loss = self.loss(output, target, self.get_buffer("weights"))
         fused = output.fused if isinstance(output, Heads) else output
         labelled = target != IGNORED
         self.hits[split][0] += int((fused.argmax(1) == target)[labelled].sum())

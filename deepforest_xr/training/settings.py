@@ -24,6 +24,12 @@ class TrainSettings:
     patience: int = 10
     """Epochs without a better validation accuracy before training stops (the paper's is 1)."""
 
+    loss: str = "cross-entropy"
+    """Name of one of `training.losses.LOSSES`; others bear wrong labels better."""
+
+    class_weights: str = "share"
+    """Name of one of `training.losses.CLASS_WEIGHTS`; the paper's is 100 - share in percent."""
+
     augment: bool = True
     """Turn chips by multiples of 90 degrees and mirror them."""
 

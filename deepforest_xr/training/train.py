@@ -106,7 +106,10 @@ def train(
             "cut them from a cube with months, or take a one-branch network."
         )
     from deepforest_xr.training.data import statistics
+    from deepforest_xr.training.losses import loss_of, weights_of
 
+    loss_of(settings.loss)
+    weights_of(settings.class_weights, store.class_counts("train"))
     mean, std = statistics(store)
     run = _describe(store, model, settings, s2_branch, mean)
     network = _build(store, model, settings, s2_branch)
@@ -231,7 +234,7 @@ def _fit(
     import torch
 
     from deepforest_xr.training.data import loader
-    from deepforest_xr.training.losses import class_weights
+    from deepforest_xr.training.losses import loss_of, weights_of
     from deepforest_xr.training.module import TrainingModule
 
     standardisation = Standardisation(
@@ -240,9 +243,12 @@ def _fit(
         len(store.months or ()),
         entry(network.model_name).is_two_branch,
     )
-    weights = class_weights(store.class_counts("train"))
     module = TrainingModule(
-        network, weights, learning_rate=settings.learning_rate, seed=settings.seed
+        network,
+        weights_of(settings.class_weights, store.class_counts("train")),
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        loss=loss_of(settings.loss),
     )
     last = out / "last.ckpt"
     if resume:

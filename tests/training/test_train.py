@@ -87,6 +87,30 @@ def metrics(out):
     return pd.read_csv(out / "metrics.csv").groupby("epoch").first()
 
 
+@pytest.mark.parametrize(
+    ("loss", "class_weights"),
+    [("generalised-cross-entropy", "effective-number"), ("bootstrapping-hard", "uniform")],
+)
+def test_other_losses_and_class_weights_learn_and_are_recorded(
+    store, tmp_path, loss, class_weights
+):
+    changes = {"loss": loss, "class_weights": class_weights, "epochs": 4}
+    checkpoint = run(store, tmp_path / "r", **changes)
+    log = metrics(tmp_path / "r")
+    assert log["train_loss"].iloc[-1] < log["train_loss"].iloc[0]
+    settings = models.load(checkpoint).provenance["settings"]
+    assert settings["loss"] == loss
+    assert settings["class_weights"] == class_weights
+
+
+def test_unknown_losses_and_weights_are_refused_before_a_run_begins(store, tmp_path):
+    with pytest.raises(ConfigError, match="focal"):
+        run(store, tmp_path / "r", loss="hinge")
+    with pytest.raises(ConfigError, match="inverse-frequency"):
+        run(store, tmp_path / "r", class_weights="equal")
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.fixture
 def interrupt(monkeypatch):
     """Raise something in a step of an epoch, once."""
