@@ -147,8 +147,9 @@ def coverage(
     grid : Grid
         Area that counts.
     months : sequence of int, optional
-        Calendar months, 1 to 12, that must not be empty, such as those of a dataset. All
-        by default.
+        Calendar months, 1 to 12, that must not be empty, such as those of a dataset; the
+        table then runs over whole years. By default all from the first to the last month
+        of the items.
     read : bool
         Count clear pixels in the scene classification, with `scl_masked` and
         `scl_dilation` as in `open_cube`.
@@ -158,7 +159,7 @@ def coverage(
     Returns
     -------
     Coverage
-        Its `table` runs from the first to the last month of the items.
+        One row a month.
 
     Raises
     ------
@@ -166,9 +167,19 @@ def coverage(
         If there are no items.
     MissingAssetError
         If `read` and a scene has no SCL.
+    ConfigError
+        If `months` are not 1 to 12.
     """
-    here = [item for item in overlapping(list(items), grid) if sensor(item)]
-    names, numbers = _from_metadata(here, _footprint(grid))
+    if months is not None and not set(months) <= set(range(1, 13)):
+        raise ConfigError(f"months={months!r} are not calendar months, 1 to 12.")
+    given = [item for item in items if sensor(item)]
+    here = overlapping(given, grid)
+    seen = sorted(moment(item)[:7] for item in here or given)
+    ends = seen[0], seen[-1]
+    if months is not None:
+        ends = f"{seen[0][:4]}-{min(months):02}", f"{seen[-1][:4]}-{max(months):02}"
+    names = _months(min(ends[0], seen[0]), max(ends[1], seen[-1]))
+    numbers = _from_metadata(here, names, _footprint(grid))
     if read:
         optical = [item for item in here if sensor(item) == "sentinel-2"]
         mask = ClearMask(tuple(scl_masked), scl_dilation)
@@ -182,16 +193,14 @@ def coverage(
     return found
 
 
-def _from_metadata(items: Sequence[pystac.Item], area: Polygon) -> tuple[list[str], Numbers]:
-    """Months from the first to the last, and what the items say of each."""
-    seen = [moment(item)[:7] for item in items]
-    names = _months(min(seen), max(seen)) if seen else []
+def _from_metadata(items: Sequence[pystac.Item], names: list[str], area: Polygon) -> Numbers:
+    """Count what the items say of each month."""
     numbers: Numbers = {
         name: np.zeros(len(names), dtype="int64" if name.endswith(COUNTS) else "float64")
         for name in COLUMNS
     }
-    for item, month in zip(items, seen, strict=True):
-        share, at = _share(item, area), names.index(month)
+    for item in items:
+        share, at = _share(item, area), names.index(moment(item)[:7])
         if share == 0:
             continue  # boxes meet, footprints do not
         name = "s2" if sensor(item) == "sentinel-2" else "s1"
@@ -203,7 +212,7 @@ def _from_metadata(items: Sequence[pystac.Item], area: Polygon) -> tuple[list[st
             numbers["s2_clear"][at] += share * clear
         elif (orbit := item.properties.get("sat:orbit_state")) in {"ascending", "descending"}:
             numbers[f"s1_{orbit}"][at] += 1
-    return names, numbers
+    return numbers
 
 
 def _months(first: str, last: str) -> list[str]:
@@ -243,6 +252,7 @@ def _count_clear(
 def _share(item: pystac.Item, area: Polygon) -> float:
     """Share of an area that an item's footprint covers."""
     import shapely
+    from shapely.affinity import translate
     from shapely.geometry import box, shape
 
     if item.geometry:
@@ -251,7 +261,10 @@ def _share(item: pystac.Item, area: Polygon) -> float:
         footprint = box(*flat(item.bbox))
     else:
         return 1.0
-    return float(footprint.intersection(area).area / area.area)
+    covered = footprint.intersection(area).area
+    if area.bounds[2] > 180:  # an area across the antimeridian goes on beyond it
+        covered += translate(footprint, 360).intersection(area).area
+    return float(covered / area.area)
 
 
 def _footprint(grid: Grid) -> Polygon:
@@ -264,7 +277,10 @@ def _footprint(grid: Grid) -> Polygon:
     x = left + (right - left) * np.concatenate([along, along * 0 + 1, 1 - along, along * 0])
     y = bottom + (top - bottom) * np.concatenate([along * 0, along, along * 0 + 1, 1 - along])
     to_degrees = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
-    return Polygon(np.column_stack(to_degrees.transform(x, y)))
+    longitude, latitude = to_degrees.transform(x, y)
+    if np.ptp(longitude) > 180:
+        longitude = np.where(longitude < 0, longitude + 360, longitude)
+    return Polygon(np.column_stack([longitude, latitude]))
 
 
 def _cell(name: str, value: float) -> str:

@@ -129,6 +129,26 @@ def test_it_is_drawn(items, scene, tmp_path):
         found.write_picture(tmp_path / "coverage.pdf")
 
 
+def test_months_wanted_beyond_those_of_the_items_are_warned_of(caplog):
+    scenes = [
+        item("june", (-55, -10, -52, -7), "2018-06-03", "sentinel-1-rtc"),
+        item("november", (-55, -10, -52, -7), "2018-11-20", "sentinel-1-rtc"),
+    ]
+    with caplog.at_level(logging.WARNING):
+        found = coverage(scenes, DEGREES, months=range(6, 13))
+    assert list(found.table.index) == [f"2018-{m:02}" for m in range(6, 13)]
+    assert "Sentinel-1: nothing seen in 2018-07, 2018-08, 2018-09, 2018-10, 2018-12" in caplog.text
+
+
+def test_nothing_over_the_grid_is_warned_of(caplog):
+    with caplog.at_level(logging.WARNING):
+        found = coverage([item("far", (10, 10, 11, 11), "2018-06-03")], DEGREES)
+    assert found.table["s2_scenes"].tolist() == [0]
+    assert "Sentinel-2: nothing seen in 2018-06" in caplog.text
+    with pytest.raises(ConfigError, match="not calendar months"):
+        coverage([item("a", (-55, -10, -52, -7), "2018-06-03")], DEGREES, months=[13])
+
+
 def test_no_items_and_scenes_without_classes_are_one_line(items, scene):
     with pytest.raises(NoItemsError, match="empty"):
         coverage([], scene.grid)

@@ -12,7 +12,7 @@ from deepforest_xr.cube.metadata import sensor
 from deepforest_xr.cube.optical import COMPOSITES, Optical, open_s2
 from deepforest_xr.cube.radar import Radar, open_s1, radar_items
 from deepforest_xr.engines import ENGINES, Source
-from deepforest_xr.engines.extent import overlapping
+from deepforest_xr.engines.extent import overlapping, reaching
 from deepforest_xr.errors import ConfigError, NoItemsError
 from deepforest_xr.reader import ATTRIBUTE, Failures
 from deepforest_xr.sentinel import s2, speckle
@@ -130,11 +130,12 @@ def open_cube(
     """
     months = _months(dataset, months)
     side = (CHUNK if composite == "median" else CHUNK // 2) if chunk is None else chunk
+    bands = (bands,) if isinstance(bands, str) else bands
     optical_how = Optical(tuple(bands), tuple(scl_masked), scl_dilation, composite, resampling)
     radar_how = Radar(months, orbit, speckle_filter, looks, mask_border_noise, resampling)
     _check_choices(optical_how, radar_how, chunk=side, engine=engine, on_error=on_error)
     here = overlapping(list(items), grid)
-    optical = [i for i in here if sensor(i) == "sentinel-2"]
+    optical = reaching([i for i in here if sensor(i) == "sentinel-2"], optical_how.bands, grid)
     if not optical:
         raise NoItemsError(
             f"no Sentinel-2 scene over {grid.describe()} (box {_rounded(grid.bbox_lonlat)} in "
@@ -175,9 +176,12 @@ def _months(dataset: str | None, months: Sequence[int] | None) -> tuple[int, ...
         if (dataset or "S2") not in DATASETS:
             raise ConfigError(f"dataset={dataset!r} is unknown; known: {', '.join(DATASETS)}.")
         return DATASETS[dataset or "S2"]
-    wanted = tuple(int(m) for m in months)
+    try:
+        wanted = tuple(int(m) for m in months)
+    except (TypeError, ValueError):
+        wanted = (0,)
     if list(wanted) != sorted(set(wanted)) or not set(wanted) <= set(range(1, 13)):
-        raise ConfigError(f"months={list(months)} are not ascending calendar months 1 to 12.")
+        raise ConfigError(f"months={months!r} are not ascending calendar months 1 to 12.")
     return wanted
 
 
@@ -192,9 +196,15 @@ def _check_choices(
     _one_of("on_error", on_error, ("raise", "nodata"))
     if chunk < 1:
         raise ConfigError(f"chunk={chunk} is not a positive number of pixels; try 1024.")
-    if not optical.bands:
-        raise ConfigError("bands is empty; the networks use the ten of sentinel.s2.BANDS.")
-    if not 0 <= optical.dilation <= MAX_DILATION:
+    bands = optical.bands
+    if not bands or len(set(bands)) < len(bands) or "SCL" in bands:
+        raise ConfigError(
+            f"bands={list(bands)}; expected reflectance bands, each once, such as the ten of "
+            "sentinel.s2.BANDS."
+        )
+    if not set(optical.masked) <= set(range(12)):
+        raise ConfigError(f"scl_masked={list(optical.masked)}; scene classes are 0 to 11.")
+    if optical.dilation not in range(MAX_DILATION + 1):
         raise ConfigError(
             f"scl_dilation={optical.dilation}; expected 0 to {MAX_DILATION} pixels (10 m each)."
         )

@@ -106,6 +106,7 @@ def open_s2(source: Source, how: Optical) -> xr.Dataset:
             "s2_resampling": _resampled(how),
             "s2_offset": summary(f"{o.value} ({o.reason})" for o in _told(offsets)),
             "s2_collections": summary(str(i.collection_id) for i in source.items),
+            "s2_level": summary(catalog_of(i).level(i) for i in source.items),
         },
     )
     return _described(cube, how)

@@ -11,9 +11,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from deepforest_xr.catalogs import quantity
+from deepforest_xr.catalogs import catalog_of, quantity
 from deepforest_xr.cube.metadata import month, period, require_bands, sensor, summary
 from deepforest_xr.engines import Layer, stack, whole
+from deepforest_xr.engines.extent import reaching
 from deepforest_xr.errors import CatalogError, NoItemsError
 from deepforest_xr.sentinel import s1, speckle
 from deepforest_xr.sentinel.prepare import Clean, nothing_to_do
@@ -105,6 +106,8 @@ def open_s1(source: Source, how: Radar) -> xr.Dataset:
             "s1_period": period(source.items),
             "s1_collections": summary(str(i.collection_id) for i in source.items),
             "s1_quantity": measured,
+            "s1_level": summary(catalog_of(i).level(i) for i in source.items),
+            "s1_orbit": how.orbit or "both",
             "s1_speckle": _described(how),
             "s1_border_noise": "masked" if how.without_border else "zero and negative power only",
             "s1_empty_months": ", ".join(map(str, empty)) or "none",
@@ -122,11 +125,12 @@ def radar_items(
     NoItemsError
         If there is none.
     """
-    radar = [i for i in items if sensor(i) == "sentinel-1"]
+    radar = reaching([i for i in items if sensor(i) == "sentinel-1"], s1.POLARIZATIONS, grid)
     kept = [
         i
         for i in radar
-        if month(i) in months and (orbit is None or i.properties.get("sat:orbit_state") == orbit)
+        if month(i) in months
+        and (orbit is None or str(i.properties.get("sat:orbit_state")).lower() == orbit)
     ]
     if not kept:
         passes = f" on {orbit} passes" if orbit else ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from affine import Affine
 
+from deepforest_xr.catalogs import asset_for
 from deepforest_xr.errors import CatalogError, NoItemsError
+from deepforest_xr.grid import transform_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,15 +45,44 @@ def overlapping(items: Sequence[pystac.Item], grid: Grid) -> list[pystac.Item]:
     """
     if not items:
         raise NoItemsError("the list of items is empty: search again with other dates or area.")
-    west, south, east, north = grid.bbox_lonlat
-    kept = []
+    box = grid.bbox_lonlat
+    kept: dict[tuple[str | None, str], pystac.Item] = {}
     for item in items:
-        w, s, e, n = flat(item.bbox) if item.bbox else (-180.0, -90.0, 180.0, 90.0)
-        # A box whose west lies east of its east crosses the antimeridian: keep it.
-        across = w > e or west > east
-        if (across or (w <= east and e >= west)) and s <= north and n >= south:
-            kept.append(item)
-    return sorted(kept, key=lambda i: (moment(i), i.id))
+        if item.bbox is None or meet(flat(item.bbox), box):
+            kept.setdefault((item.collection_id, item.id), item)  # once, however often listed
+    return sorted(kept.values(), key=lambda i: (moment(i), i.id))
+
+
+def reaching(items: Sequence[pystac.Item], bands: Sequence[str], grid: Grid) -> list[pystac.Item]:
+    """Items of which an asset's raster meets the grid; boxes in degrees are larger than rasters."""
+    return [
+        item
+        for item in items
+        if any(
+            box_on(item, asset, grid) is not None
+            for asset in (asset_for(item, band) for band in bands)
+            if asset is not None
+        )
+    ]
+
+
+def box_on(item: pystac.Item, asset: pystac.Asset, grid: Grid) -> Bounds | None:
+    """Box of an asset in the grid's CRS, None where it does not meet the grid.
+
+    Where the box cannot be told there, as across the antimeridian, it is the grid's own.
+    """
+    bounds, crs = asset_extent(item, asset)
+    box = transform_bounds(bounds, crs, grid.crs)
+    if not all(map(math.isfinite, box)) or box[0] > box[2]:
+        return grid.bounds
+    return box if meet(box, grid.bounds) else None
+
+
+def meet(one: Bounds, other: Bounds) -> bool:
+    """Tell whether two boxes meet; one whose west lies east of its east is anywhere along x."""
+    (w, s, e, n), (west, south, east, north) = one, other
+    across = w > e or west > east
+    return (across or (w <= east and e >= west)) and s <= north and n >= south
 
 
 def asset_extent(item: pystac.Item, asset: pystac.Asset) -> tuple[Bounds, Any]:
@@ -68,11 +100,12 @@ def asset_extent(item: pystac.Item, asset: pystac.Asset) -> tuple[Bounds, Any]:
     if code and fields.get("proj:transform") and fields.get("proj:shape"):
         transform = Affine(*fields["proj:transform"][:6])
         rows, cols = fields["proj:shape"]
-        right, bottom = transform @ (cols, rows)
-        return (transform.c, bottom, right, transform.f), code
+        x, y = zip(
+            *(transform @ at for at in ((0, 0), (cols, 0), (0, rows), (cols, rows))), strict=True
+        )
+        return (min(x), min(y), max(x), max(y)), code
     if code and fields.get("proj:bbox"):
-        left, bottom, right, top = fields["proj:bbox"]
-        return (left, bottom, right, top), code
+        return flat(fields["proj:bbox"]), code
     if item.bbox is None:
         raise CatalogError(f"scene {item.id!r} has neither proj:bbox nor bbox.")
     return flat(item.bbox), "EPSG:4326"

@@ -10,9 +10,8 @@ import numpy as np
 
 from deepforest_xr.catalogs import asset_for, catalog_of
 from deepforest_xr.engines import odc
-from deepforest_xr.engines.extent import asset_extent, moment
+from deepforest_xr.engines.extent import box_on, moment
 from deepforest_xr.errors import ConfigError
-from deepforest_xr.grid import Grid, transform_bounds
 from deepforest_xr.reader import GridReader
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import pystac
     import xarray as xr
 
+    from deepforest_xr.grid import Grid
     from deepforest_xr.reader import Prepare
 
 
@@ -151,8 +151,9 @@ def _stackstac(source: Source, layer: Layer, make: Callable[..., GridReader]) ->
         errors_as_nodata=(),
         reader=make,
     )
-    if array.shape[2:] != grid.shape:
-        raise ConfigError(f"{array.shape[2:]} pixels were laid out for {grid.describe()}.")
+    wanted = (len(source.items), len(layer.bands), *grid.shape)
+    if array.shape != wanted:
+        raise ConfigError(f"{array.shape} was laid out for {wanted} (date, band, y, x).")
     return array.drop_vars(["id", "epsg"]).drop_attrs()
 
 
@@ -165,12 +166,12 @@ def _plain_item(item: pystac.Item, bands: Sequence[str], grid: Grid) -> dict[str
     for band in bands:
         asset = asset_for(item, band)
         if asset is not None:
-            bounds, crs = asset_extent(item, asset)
             assets[band] = {
                 "href": asset.href,
                 "type": "image/tiff",
                 "proj:epsg": _NOMINAL_EPSG,
-                "proj:bbox": transform_bounds(bounds, crs, grid.crs),
+                # stackstac would drop an item that does not reach the grid, and with it a date.
+                "proj:bbox": box_on(item, asset, grid) or grid.bounds,
             }
     return {"id": item.id, "properties": {"datetime": moment(item)}, "assets": assets}
 

@@ -60,7 +60,9 @@ def lay_out(source: Source, layer: Layer, make: Callable[..., GridReader]) -> xr
         driver=Driver(grid, layer, make),
     )
     times = [np.datetime64(moment(item)[:-1], "ns") for item in source.items]
-    array = cube.to_array("band").transpose("time", "band", "y", "x")
+    # On a geographic grid odc-stac calls the axes latitude and longitude.
+    array = cube.to_array("band").transpose("time", "band", ...)
+    array = array.rename(dict(zip(array.dims[2:], ("y", "x"), strict=True)))
     if layer.is_together:
         array = array.chunk(band=-1)
     kept = array.drop_vars(set(array.coords) - {"band"}).drop_attrs().rename(None)
@@ -153,6 +155,8 @@ def _plain_item(item: pystac.Item, bands: Sequence[str]) -> pystac.Item:
             plain.add_asset(band, pystac.Asset(asset.href, media_type=pystac.MediaType.COG))
     west, south, east, north = np.array(boxes).T
     plain.bbox = [west.min(), south.min(), east.max(), north.max()]
+    if (west > east).any():  # across the antimeridian
+        plain.bbox[::2] = -180.0, 180.0
     w, s, e, n = plain.bbox
     ring = [[w, s], [e, s], [e, n], [w, n], [w, s]]
     plain.geometry = {"type": "Polygon", "coordinates": [ring]}

@@ -8,7 +8,6 @@ their scheduler, and `read_failures` collects both.
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -28,13 +27,14 @@ class Failures(list[str]):
     def __init__(self, lines: list[str] | None = None, name: str | None = None) -> None:
         super().__init__(lines or [])
         self.name = name or uuid.uuid4().hex
+        self._known = dict.fromkeys(self, object())
         _KNOWN[self.name] = self
 
     def add(self, line: str) -> None:
         """Keep a line that is not there yet."""
-        with _LOCK:
-            if line not in self:
-                self.append(line)
+        first = object()
+        if self._known.setdefault(line, first) is first:  # at once, without a lock to fork
+            self.append(line)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Failures:
         return self  # a copied cube reads the same files
@@ -44,7 +44,6 @@ class Failures(list[str]):
 
 
 _KNOWN: WeakValueDictionary[str, Failures] = WeakValueDictionary()
-_LOCK = threading.Lock()
 
 
 def _restore(lines: list[str], name: str) -> Failures:
@@ -78,7 +77,8 @@ def read_failures(cube: xr.Dataset) -> list[str]:
     -------
     list of str
         ``link: reason``, without tokens; empty where all was read or errors stop the run.
-        Also those of a Dask cluster's workers, if its client is the current one.
+        Also those of a Dask cluster's workers, if its client is the current one; those of
+        Dask's ``scheduler="processes"`` stand in the log alone.
     """
     failures = cube.attrs.get(ATTRIBUTE)
     if not isinstance(failures, Failures):

@@ -17,8 +17,9 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform
 
 from deepforest_xr.errors import ReadError
 from deepforest_xr.reader import handles
@@ -50,10 +51,9 @@ TRANSIENT = re.compile(
 )
 """Errors that pass: a busy server, a broken connection."""
 
-# A download that breaks off within a header or a block; a local file would stay broken.
-BROKEN_OFF = re.compile(
-    r"not recognized as|TIFFFillTile|TIFFRead|TIFFFetch|IReadBlock|Read failed|Read error"
-)
+# A download that breaks off within a block; a local file would stay broken.
+BROKEN_OFF = re.compile(r"TIFFFillTile|TIFFRead|TIFFFetch|IReadBlock|Read failed|Read error")
+NO_RASTER = "not recognized as"
 
 
 class Prepare(Protocol):
@@ -147,7 +147,7 @@ class GridReader:
                     f"{name} cannot be read: {reason}. The file is missing, cut off, not a "
                     "raster or out of reach; fetch it again, leave its scene out of the items, or "
                     'open the cube with on_error="nodata".'
-                ) from error
+                ) from None  # the cause shows the signed link
             report(self.failures, f"{name}: {reason}")
             shape = int(window.height), int(window.width)
             return np.full(shape, self.fill_value, dtype=self.dtype)
@@ -157,7 +157,7 @@ class GridReader:
             try:
                 return self._attempt(window, fresh=attempt > 0)
             except (RasterioError, OSError) as error:
-                if not _may_pass(error, self.url):
+                if not _may_pass(error, self.url, attempt):
                     raise
                 name = _without_token(self.url)
                 log.info("%s: %s; again in %g s", name, _reason(error), pause)
@@ -213,6 +213,8 @@ class Target:
 
     def view(self, source: Any) -> Picks | WarpedVRT:
         """Find the source's pixels for those of the target where axes are shared, else warp."""
+        if not source.crs:
+            raise RasterioIOError("the file states no coordinate reference system")
         if source.crs == rasterio.CRS.from_wkt(self.crs_wkt):
             found = picks((source.transform, source.shape), (self.transform, self.shape))
             if found and (self.resampling == Resampling.nearest or found.is_identity):
@@ -228,7 +230,23 @@ class Target:
             nodata=self.fill,
             dtype=self.dtype.name,
             tolerance=TOLERANCE,
+            **self._scales(source),
         )
+
+    def _scales(self, source: Any) -> dict[str, str]:
+        """Target pixels per source pixel, in the middle of the target.
+
+        GDAL sizes the kernels of bilinear and cubic by them, and would take each window's own.
+        """
+        rows, cols = self.shape
+        across = [(cols / 2, rows / 2), (cols / 2 + 1, rows / 2), (cols / 2, rows / 2 + 1)]
+        x, y = zip(*(self.transform @ at for at in across), strict=True)
+        found = transform(rasterio.CRS.from_wkt(self.crs_wkt), source.crs, x, y)
+        col, row = ~source.transform @ tuple(map(np.asarray, found))
+        steps = np.hypot(col[1:] - col[0], row[1:] - row[0])
+        if not (np.isfinite(steps) & (steps > 0)).all():
+            return {}
+        return {"XSCALE": repr(float(1 / steps[0])), "YSCALE": repr(float(1 / steps[1]))}
 
     def read(self, opened: Opened, window: Window) -> NDArray[Any]:
         """Read a window of the grid and `reach` around it, missing pixels as `fill`."""
@@ -257,10 +275,14 @@ def _same_nan(value: float) -> float:
     return np.nan if np.isnan(value) else float(value)
 
 
-def _may_pass(error: BaseException, url: str) -> bool:
+def _may_pass(error: BaseException, url: str, attempt: int) -> bool:
     told = f"{error} {error.__cause__ or ''}"
-    is_remote = handles.gdal_path(url).startswith("/vsi")
-    return is_remote and bool(TRANSIENT.search(told) or BROKEN_OFF.search(told))
+    if not handles.gdal_path(url).startswith("/vsi"):
+        return False
+    # What is no raster may be a header that broke off, or a page of text, which stays one.
+    if NO_RASTER in told:
+        return attempt == 0
+    return bool(TRANSIENT.search(told) or BROKEN_OFF.search(told))
 
 
 def _reason(error: BaseException) -> str:

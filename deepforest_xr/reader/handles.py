@@ -87,11 +87,14 @@ class Handles:
 
     def __init__(self, limit: int = MAX_WAITING) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
         self.forget()
 
     def forget(self) -> None:
         """Start anew without closing: a forked child must not read its parent's files."""
+        self._lock = threading.Lock()  # another thread may have held the parent's
+        self._empty()
+
+    def _empty(self) -> None:
         self._waiting: OrderedDict[Hashable, list[Opened]] = OrderedDict()
         self._count = 0
 
@@ -128,7 +131,7 @@ class Handles:
         """Close all files that wait."""
         with self._lock:
             waiting = [opened for files in self._waiting.values() for opened in files]
-            self.forget()
+            self._empty()
         for opened in waiting:
             opened.close()
 

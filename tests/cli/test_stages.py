@@ -14,7 +14,7 @@ from deepforest_xr.grid import Grid
 
 from .conftest import call
 
-COMMANDS = ("search", "cube", "chips", "train", "classify", "assess", "demo")
+COMMANDS = ("search", "coverage", "cube", "chips", "train", "classify", "assess", "demo")
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,13 @@ def test_the_commands_are_these():
     assert answer.exit_code == 0
     assert all(f" {command} " in answer.output for command in COMMANDS)
     assert {c.callback.__name__ for c in cli.app.registered_commands} == set(COMMANDS)
-    (group,) = cli.app.registered_groups
-    commands = {c.name or c.callback.__name__ for c in group.typer_instance.registered_commands}
-    assert (group.name, commands) == ("model", {"list", "show", "install", "export"})
+    groups = {
+        group.name: {
+            c.name or c.callback.__name__ for c in group.typer_instance.registered_commands
+        }
+        for group in cli.app.registered_groups
+    }
+    assert groups == {"legend": {"show"}, "model": {"list", "show", "install", "export"}}
 
 
 @pytest.mark.parametrize("command", ["train", "demo"])

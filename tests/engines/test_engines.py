@@ -45,6 +45,11 @@ GRIDS = {
     ),
     "other zone": lambda g: Grid.from_lonlat(g.bbox_lonlat, crs=32722),
     "20 m": lambda g: Grid.from_bounds(g.bounds, crs=32721, resolution=20),
+    "degrees": lambda g: Grid.from_bounds(
+        (g.bbox_lonlat[0], g.bbox_lonlat[1], g.bbox_lonlat[2], g.bbox_lonlat[3]),
+        crs=4326,
+        resolution=0.0002,
+    ),
     "no EPSG number": lambda g: Grid.from_lonlat(g.bbox_lonlat, crs="ESRI:102033", resolution=40),
 }
 

@@ -6,7 +6,7 @@ import pystac
 import pytest
 
 from deepforest_xr.catalogs import asset_for, read_items
-from deepforest_xr.engines.extent import asset_extent, moment, overlapping
+from deepforest_xr.engines.extent import asset_extent, box_on, moment, overlapping
 from deepforest_xr.errors import CatalogError
 from deepforest_xr.grid import Grid
 
@@ -64,3 +64,24 @@ def test_items_that_meet_a_grid_are_kept_in_order_of_time_and_name():
         grid,
     )
     assert [i.id for i in found] == ["a", "b", "across", "late", "no box"]
+
+
+def asset(**fields):
+    fields = {f"proj:{name}": value for name, value in fields.items()}
+    return pystac.Asset("a.tif", extra_fields=fields | {"proj:code": "EPSG:32721"})
+
+
+def test_a_raster_stored_upside_down_has_the_same_box():
+    up = asset(transform=[10, 0, 500, 0, -10, 900], shape=[20, 30])
+    down = asset(transform=[10, 0, 500, 0, 10, 700], shape=[20, 30])
+    high = asset(bbox=[500, 700, 0, 800, 900, 9])
+    for each in (up, down, high):
+        assert asset_extent(item(), each) == ((500, 700, 800, 900), "EPSG:32721")
+
+
+def test_a_box_across_the_antimeridian_is_taken_to_meet_the_grid():
+    grid = Grid.from_lonlat((-179.9, -17.1, -179.8, -17.0), crs=32701)
+    fiji = item(bbox=(179.9, -17.2, -179.7, -16.9))
+    assert overlapping([fiji], grid) == [fiji]
+    degrees = Grid.from_bounds((-179.9, -17.1, -179.8, -17.0), crs=4326, resolution=0.001)
+    assert box_on(fiji, pystac.Asset("a.tif"), degrees) == degrees.bounds

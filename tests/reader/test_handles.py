@@ -154,3 +154,18 @@ def test_a_cube_read_twice_opens_its_files_once(tmp_path, numbers, monkeypatch):
 )
 def test_links_are_spelt_as_gdal_does(href, path):
     assert gdal_path(href) == path
+
+
+def test_a_child_forked_while_a_file_is_leased_does_not_wait_for_it(small):
+    import os
+    import signal
+
+    pool = Handles()
+    os.register_at_fork(after_in_child=pool.forget)
+    with pool._lock:  # as another thread may hold it at that moment
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            with pool.lease(small[0], "purpose"):
+                os._exit(len(pool))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
