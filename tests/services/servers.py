@@ -36,7 +36,7 @@ def free_port():
 
 
 @contextlib.contextmanager
-def running(command, *, port, log, env=None, stop=signal.SIGTERM):
+def running(command, *, port, log, env=None, stop=signal.SIGTERM, user=None):
     """A process group that listens on `port` while the block runs."""
     with Path(log).open("wb") as out:
         process = subprocess.Popen(
@@ -46,6 +46,9 @@ def running(command, *, port, log, env=None, stop=signal.SIGTERM):
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
             start_new_session=True,
+            user=user,
+            group=user,
+            cwd=None if user is None else "/",
         )
     try:
         wait_until_listening(process, port, log)
@@ -83,30 +86,33 @@ def postgres(logs):
     """A PostgreSQL of its own: data in a temporary folder, a free port; yields the port."""
     # Not in pytest's folder, which only its owner may enter: PostgreSQL refuses to run as root.
     home = Path(tempfile.mkdtemp(prefix="deepforest-xr-pg-"))
-    user = []
+    user = None
     if os.getuid() == 0:
         owner = pwd.getpwnam("postgres")
         os.chown(home, owner.pw_uid, owner.pw_gid)
-        user = ["runuser", "-u", "postgres", "--"]
+        user = "postgres"
     port = free_port()
     initdb = [POSTGRES_BIN / "initdb", "-D", home / "data", "-U", "postgres", "--auth=trust"]
     serve = [POSTGRES_BIN / "postgres", "-D", home / "data", "-k", home, "-h", "127.0.0.1"]
     # Nothing here outlives the tests.
     careless = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "timezone=UTC"]
     try:
-        run([*user, *initdb, "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"], cwd=home)
-        command = [*user, *serve, "-p", port, *careless]
-        with running(command, port=port, log=logs / "postgres.log", stop=signal.SIGINT):
+        run([*initdb, "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"], cwd=home, user=user)
+        command = [*serve, "-p", port, *careless]
+        log = logs / "postgres.log"
+        with running(command, port=port, log=log, stop=signal.SIGINT, user=user):
             yield port
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def run(command, *, cwd=None, env=None):
+def run(command, *, cwd=None, env=None, user=None):
     """Run to the end; its output stands in the error."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
+        user=user,
+        group=user,
         env={**os.environ, **(env or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
