@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import classify, composite, cube, networks
+from benchmarks import chips, classify, composite, cube, networks
 from benchmarks.measure import machine
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 def main():
     results = []
-    for module in (composite, cube, classify):
+    for module in (composite, cube, chips, classify):
         for result in module.run():
             results.append(result)
             print(f"{result.what}: {result.ratio:.2f} x {result.peer}")

@@ -162,10 +162,16 @@ def chips(
         int | None,
         typer.Option(help="Small areas: deal squares of so many pixels, not whole chips."),
     ] = None,
+    buffer: Annotated[
+        int | None,
+        typer.Option(
+            help="Chips left out between training and test; default 1 where they suffice."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Cut training chips and split them by spatial blocks.
+    """Cut training chips and split them by spatial blocks; interrupted, it continues.
 
     Example: `deepforest-xr chips cube.zarr mapbiomas.tif --collection 8 --out chips.zarr`
     """
@@ -178,12 +184,14 @@ def chips(
             opened,
             aligned,
             out,
-            spec=dfx.ChipSpec(size=size, cell=cell, seed=seed),
+            spec=dfx.ChipSpec(size=size, cell=cell, buffer=buffer, seed=seed),
             overwrite=overwrite,
             progress=progress,
         )
     store = dfx.open_chips(out)
-    counts = ", ".join(f"{len(store.indices(s))} {s}" for s in ("train", "validation", "test"))
+    counts = ", ".join(
+        f"{len(store.indices(s))} {s}" for s in ("train", "validation", "test", "buffer")
+    )
     say(f"{len(store.split)} chips of {size} pixels ({counts}) written to {out}")
 
 
@@ -207,6 +215,13 @@ def train(
     class_weights: Annotated[
         str, typer.Option(help="share (the paper's), inverse-frequency, effective-number, uniform.")
     ] = "share",
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Draw chips so that classes are seen alike.")
+    ] = False,
+    month_dropout: Annotated[
+        float, typer.Option(help="Probability that a Sentinel-1 month is missing.")
+    ] = 0.0,
+    workers: Annotated[int, typer.Option(help="Processes that read ahead.")] = 0,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -223,6 +238,9 @@ def train(
         patience=patience,
         loss=loss,
         class_weights=class_weights,
+        balanced=balanced,
+        month_dropout=month_dropout,
+        workers=workers,
         seed=seed,
         device=device,
     )

@@ -214,7 +214,8 @@ def _chips(
                 fractions=(0.6, 0.2, 0.2),
                 seed=settings.seed,
             )
-        write_chips(cube, labels, path, spec=spec, progress=progress)
+        # What an interrupted run of other settings has left does not count.
+        write_chips(cube, labels, path, spec=spec, overwrite=True, progress=progress)
     return open_chips(path)
 
 

@@ -49,9 +49,10 @@ class Standardisation:
             ``(x,)`` with x (channel, y, x), or ``(s2, s1)`` for a two-branch network.
             Missing values stand at the mean, 0.
         """
-        stacked = stack_channels(s2, s1)
-        scaled = (stacked - self.mean[:, None, None]) / self.std[:, None, None]
-        filled = np.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0).astype("float32")
+        filled = stack_channels(s2, s1).astype("float32", copy=s1 is None)
+        filled -= self.mean[:, None, None]
+        filled /= self.std[:, None, None]
+        np.copyto(filled, np.float32(0), where=~np.isfinite(filled))
         if not self.is_two_branch:
             return (filled,)
         radar = 2 * self.months

@@ -33,13 +33,27 @@ class TrainSettings:
     augment: bool = True
     """Turn chips by multiples of 90 degrees and mirror them."""
 
+    balanced: bool = False
+    """Draw chips so that each class is seen as often as the others."""
+
+    month_dropout: float = 0.0
+    """Probability that a Sentinel-1 month is missing in a training chip; never all are."""
+
     seed: int = 0
     """Of weights, order and augmentation."""
 
     device: str = "auto"
     """``"auto"`` takes CUDA where there is one; ``"cpu"``, ``"cuda"``."""
 
+    workers: int = 0
+    """Processes that read ahead; 0 reads between the steps. Results are the same."""
+
     def __post_init__(self) -> None:
+        if not 0 <= self.month_dropout < 1 or self.workers < 0:
+            raise ConfigError(
+                f"month_dropout={self.month_dropout} must be 0 to below 1, workers={self.workers} "
+                "0 or more."
+            )
         if self.epochs < 1 or self.batch < 1 or self.patience < 1:
             raise ConfigError(
                 f"epochs={self.epochs}, batch={self.batch} and patience={self.patience} "

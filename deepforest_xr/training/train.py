@@ -151,8 +151,8 @@ def _describe(
     return {
         "model": model,
         "s2_branch": s2_branch,
-        # A run may go on elsewhere: the device is no part of what it is.
-        "settings": {k: v for k, v in settings.to_dict().items() if k != "device"},
+        # A run may go on elsewhere: device and workers are no part of what it is.
+        "settings": {k: v for k, v in settings.to_dict().items() if k not in {"device", "workers"}},
         "chips": {
             "count": len(store.split),
             "size": store.attrs["size"],
@@ -258,7 +258,16 @@ def _fit(
     with _interruptible():
         trainer.fit(
             module,
-            loader(store, "train", standardisation, settings, training=True),
+            loader(
+                store,
+                "train",
+                standardisation,
+                settings,
+                training=True,
+                is_balanced=settings.balanced,
+                month_dropout=settings.month_dropout,
+                workers=settings.workers,
+            ),
             loader(store, "validation", standardisation, settings, training=False),
             ckpt_path=last if resume else None,
             weights_only=True,

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-import zarr
 
 from deepforest_xr import models
 from deepforest_xr.chips import ChipSpec, open_chips, write_chips
@@ -94,18 +93,22 @@ def metrics(out):
 def test_other_losses_and_class_weights_learn_and_are_recorded(
     store, tmp_path, loss, class_weights
 ):
-    changes = {"loss": loss, "class_weights": class_weights, "epochs": 4}
+    changes = {"loss": loss, "class_weights": class_weights, "epochs": 4, "balanced": True}
     checkpoint = run(store, tmp_path / "r", **changes)
     log = metrics(tmp_path / "r")
     assert log["train_loss"].iloc[-1] < log["train_loss"].iloc[0]
     settings = models.load(checkpoint).provenance["settings"]
     assert settings["loss"] == loss
     assert settings["class_weights"] == class_weights
+    assert settings["balanced"]
+    assert "workers" not in settings
 
 
 def test_unknown_losses_and_weights_are_refused_before_a_run_begins(store, tmp_path):
     with pytest.raises(ConfigError, match="focal"):
         run(store, tmp_path / "r", loss="hinge")
+    with pytest.raises(ConfigError, match="month_dropout"):
+        TrainSettings(month_dropout=1.0)
     with pytest.raises(ConfigError, match="inverse-frequency"):
         run(store, tmp_path / "r", class_weights="equal")
     assert not (tmp_path / "r").exists()
@@ -148,8 +151,8 @@ def test_a_run_leaves_what_it_says(finished, store):
 
 def test_the_checkpoint_has_the_statistics_of_the_training_chips(finished, store):
     checkpoint = models.load(finished / "checkpoint")
-    root = zarr.open_group(store, mode="r")
-    values = root["s2"][:][root["split"][:] == 0]
+    chips = open_chips(store)
+    values = np.stack([chips.read(int(chip))["s2"] for chip in chips.indices("train")])
     np.testing.assert_allclose(checkpoint.mean, np.nanmean(values, axis=(0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(checkpoint.std, np.nanstd(values, axis=(0, 2, 3)), rtol=1e-4)
     assert checkpoint.legend == LEGEND
