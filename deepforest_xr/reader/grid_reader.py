@@ -83,7 +83,8 @@ class Prepare(Protocol):
 class GridReader:
     """Reads windows of one single-band asset on a fixed target grid.
 
-    The first eight fields are what stackstac passes; the others are bound beforehand.
+    The first eight fields are what stackstac passes; the others are bound beforehand. Missing
+    is what equals the missing value: internal masks and alpha bands are not looked at.
     """
 
     url: str
