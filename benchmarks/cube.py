@@ -81,26 +81,26 @@ def ours(root, grid):
 
 
 def plain(root, grid):
+    return by_stackstac(root, grid).compute().data
+
+
+def by_stackstac(root, grid):
     found = scenes.items(root, dates=DATES, size=SIZE)
-    # pystac renames proj:epsg, which stackstac needs, and forgets what an asset's box is then.
+    # pystac renames proj:epsg, which stackstac needs.
     documents = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in found]
     for document in documents:
         document["properties"]["proj:epsg"] = scenes.EPSG
-    return (
-        stackstac.stack(
-            documents,
-            assets=BANDS,
-            epsg=grid.crs.to_epsg(),
-            bounds=grid.bounds,
-            resolution=10,
-            snap_bounds=False,
-            rescale=False,
-            dtype=np.dtype("uint16"),
-            fill_value=np.uint16(0),
-            chunksize=(-1, 1, CHUNK, CHUNK),
-        )
-        .compute()
-        .data
+    return stackstac.stack(
+        documents,
+        assets=BANDS,
+        epsg=grid.crs.to_epsg(),
+        bounds=grid.bounds,
+        resolution=10,
+        snap_bounds=False,
+        rescale=False,
+        dtype=np.dtype("uint16"),
+        fill_value=np.uint16(0),
+        chunksize=(-1, 1, CHUNK, CHUNK),
     )
 
 
@@ -169,21 +169,7 @@ def composited(folder, grid):
         return open_cube(found, grid=grid, chunk=CHUNK)["s2"].compute()
 
     def by_hand():
-        documents = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in found]
-        for document in documents:
-            document["properties"]["proj:epsg"] = scenes.EPSG
-        counts = stackstac.stack(
-            documents,
-            assets=BANDS,
-            epsg=scenes.EPSG,
-            bounds=grid.bounds,
-            resolution=10,
-            snap_bounds=False,
-            rescale=False,
-            dtype=np.dtype("uint16"),
-            fill_value=np.uint16(0),
-            chunksize=(-1, 1, CHUNK, CHUNK),
-        )
+        counts = by_stackstac(folder, grid)
         reflectance = (counts.astype("float32") / 10_000).where(counts != 0)
         return reflectance.median("time").compute()
 

@@ -21,26 +21,30 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepforest_xr import accuracy, catalogs, errors, models, sentinel, testing
+    from deepforest_xr import (
+        accuracy,
+        catalogs,
+        errors,
+        labels,
+        maps,
+        models,
+        sentinel,
+        testing,
+    )
     from deepforest_xr.accuracy import assess
     from deepforest_xr.catalogs import read_items, search, write_items
     from deepforest_xr.chips import ChipSpec, open_chips, write_chips
     from deepforest_xr.classify import classify
-    from deepforest_xr.coverage import Coverage, coverage
+    from deepforest_xr.coverage import coverage
     from deepforest_xr.cube import open_cube
     from deepforest_xr.grid import Grid
-    from deepforest_xr.labels import align_labels, border_ignore, temporal_agreement
+    from deepforest_xr.labels import align_labels
     from deepforest_xr.legend import Legend
     from deepforest_xr.maps import (
-        read_points,
-        write_classes_picture,
         write_cog,
         write_confusion_picture,
         write_picture,
-        write_points,
-        write_reliability_picture,
         write_report,
-        write_report_pictures,
         write_stac_item,
         write_zarr,
     )
@@ -49,73 +53,59 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "ChipSpec": "chips",
-    "Coverage": "coverage",
     "Grid": "grid",
     "Legend": "legend",
     "TrainSettings": "training",
     "align_labels": "labels",
     "assess": "accuracy",
-    "border_ignore": "labels",
     "classify": "classify",
     "coverage": "coverage",
     "open_chips": "chips",
     "open_cube": "cube",
     "read_failures": "reader",
     "read_items": "catalogs",
-    "read_points": "maps",
     "search": "catalogs",
-    "temporal_agreement": "labels",
     "train": "training",
     "write_chips": "chips",
-    "write_classes_picture": "maps",
     "write_cog": "maps",
     "write_confusion_picture": "maps",
     "write_items": "catalogs",
     "write_picture": "maps",
-    "write_points": "maps",
-    "write_reliability_picture": "maps",
     "write_report": "maps",
-    "write_report_pictures": "maps",
     "write_stac_item": "maps",
     "write_zarr": "maps",
 }
-_MODULES = ("accuracy", "catalogs", "errors", "models", "sentinel", "testing")
+_MODULES = ("accuracy", "catalogs", "errors", "labels", "maps", "models", "sentinel", "testing")
 
 __all__ = [
     "ChipSpec",
-    "Coverage",
     "Grid",
     "Legend",
     "TrainSettings",
     "accuracy",
     "align_labels",
     "assess",
-    "border_ignore",
     "catalogs",
     "classify",
     "coverage",
     "errors",
+    "labels",
+    "maps",
     "models",
     "open_chips",
     "open_cube",
     "read_failures",
     "read_items",
-    "read_points",
     "search",
     "sentinel",
-    "temporal_agreement",
     "testing",
     "train",
     "write_chips",
-    "write_classes_picture",
     "write_cog",
     "write_confusion_picture",
     "write_items",
     "write_picture",
-    "write_points",
-    "write_reliability_picture",
     "write_report",
-    "write_report_pictures",
     "write_stac_item",
     "write_zarr",
 ]

@@ -9,13 +9,11 @@ import pytest
 import deepforest_xr as dfx
 
 NAMES = {
-    "ChipSpec", "Coverage", "Grid", "Legend", "TrainSettings", "accuracy", "align_labels",
-    "assess", "border_ignore", "catalogs", "classify", "coverage", "errors", "models",
-    "open_chips", "open_cube", "read_failures", "read_items", "read_points", "search", "sentinel",
-    "temporal_agreement", "testing", "train", "write_chips", "write_classes_picture", "write_cog",
-    "write_confusion_picture", "write_items", "write_picture", "write_points",
-    "write_reliability_picture", "write_report", "write_report_pictures", "write_stac_item",
-    "write_zarr",
+    "ChipSpec", "Grid", "Legend", "TrainSettings", "accuracy", "align_labels", "assess",
+    "catalogs", "classify", "coverage", "errors", "labels", "maps", "models", "open_chips",
+    "open_cube", "read_failures", "read_items", "search", "sentinel", "testing", "train",
+    "write_chips", "write_cog", "write_confusion_picture", "write_items", "write_picture",
+    "write_report", "write_stac_item", "write_zarr",
 }  # fmt: skip
 
 HEAVY = ("torch", "rasterio", "stackstac", "matplotlib", "lightning", "xarray", "dask")

@@ -8,26 +8,20 @@ from typing import Annotated
 import typer
 
 from deepforest_xr.cli.console import bar, require_free, say
-from deepforest_xr.cli.stages import make_grid
+from deepforest_xr.cli.stages import Bbox, Bounds, Crs, Overwrite, Resolution, make_grid
 
 
 def coverage(
     items: Annotated[Path, typer.Argument(help="Items on disk, from `search`.")],
-    crs: Annotated[str, typer.Option(help="CRS of the grid, for example EPSG:32721.")],
-    bounds: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(help="Left bottom right top in units of the CRS.", metavar="L B R T"),
-    ] = None,
-    bbox: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(help="West south east north in degrees instead.", metavar="W S E N"),
-    ] = None,
-    resolution: Annotated[float, typer.Option(help="Pixel size in units of the CRS.")] = 10,
+    crs: Crs,
+    bounds: Bounds = None,
+    bbox: Bbox = None,
+    resolution: Resolution = 10,
     read: Annotated[
         bool, typer.Option("--read", help="Count clear pixels in the scene classification.")
     ] = False,
     picture: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Count scenes and clear observations of each month over a grid.
 

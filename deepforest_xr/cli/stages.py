@@ -33,6 +33,17 @@ LegendFile = Annotated[
 LabelBand = Annotated[int | None, typer.Option(help="Band of the label raster, from 1.")]
 Dataset = Annotated[str | None, typer.Option(help="S2, S1TsS2_7 (June to December) or S1TsS2_12.")]
 
+Crs = Annotated[str, typer.Option(help="CRS of the grid, for example EPSG:32721.")]
+Bounds = Annotated[
+    tuple[float, float, float, float] | None,
+    typer.Option(help="Left bottom right top in units of the CRS.", metavar="L B R T"),
+]
+Bbox = Annotated[
+    tuple[float, float, float, float] | None,
+    typer.Option(help="West south east north in degrees instead.", metavar="W S E N"),
+]
+Resolution = Annotated[float, typer.Option(help="Pixel size in units of the CRS.")]
+
 
 def search(
     source: Annotated[
@@ -77,16 +88,10 @@ def search(
 def cube(
     items: Annotated[Path, typer.Argument(help="Items on disk, from `search`.")],
     out: Annotated[Path, typer.Option(help="Zarr store to write.")],
-    crs: Annotated[str, typer.Option(help="CRS of the grid, for example EPSG:32721.")],
-    bounds: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(help="Left bottom right top in units of the CRS.", metavar="L B R T"),
-    ] = None,
-    bbox: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(help="West south east north in degrees instead.", metavar="W S E N"),
-    ] = None,
-    resolution: Annotated[float, typer.Option(help="Pixel size in units of the CRS.")] = 10,
+    crs: Crs,
+    bounds: Bounds = None,
+    bbox: Bbox = None,
+    resolution: Resolution = 10,
     dataset: Dataset = None,
     month: Annotated[
         list[int] | None, typer.Option(help="Sentinel-1 month instead of a dataset, repeated.")
