@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,8 @@ GDAL_ENV: dict[str, str | int] = {
     "GDAL_CACHEMAX": 256 << 20,  # bytes of decoded blocks, for all files of the process
     "CPL_VSIL_CURL_CACHE_SIZE": "67108864",  # bytes of downloaded ranges, for all files
 }
+
+LOCAL_ENV = {"GDAL_CACHEMAX": GDAL_ENV["GDAL_CACHEMAX"]}
 
 MAX_WAITING = 256
 """Files kept open for a next read, beside those being read (one a thread)."""
@@ -119,8 +121,8 @@ class Handles:
         if opened is None:
             opened = _open(url, state, fresh=fresh)
         try:
-            # GDAL asks for these at each request; files on disk need none of them.
-            with rasterio.Env(**GDAL_ENV) if state is None else nullcontext():
+            # GDAL asks for these at each request; files on disk need but the cache's limit.
+            with rasterio.Env(**(GDAL_ENV if state is None else LOCAL_ENV)):
                 yield opened
         except BaseException:
             opened.close()

@@ -82,6 +82,15 @@ def test_the_number_of_open_files_is_bounded(small):
     assert not set(small) & links
 
 
+def test_the_cache_of_decoded_blocks_is_bounded(small, tmp_path, server):
+    from rasterio._env import get_gdal_config
+
+    for url in (small[0], f"{server.url}/0.tif"):
+        with Handles().lease(url, "purpose") as opened:
+            assert get_gdal_config("GDAL_CACHEMAX") == 256 * 2**20
+            opened.source.read(1)
+
+
 def test_the_longest_unused_is_closed_first(small):
     pool = Handles(limit=2)
     kept = {}
