@@ -78,7 +78,7 @@ def streamed(chips):
 
 def spend(batches):
     """Go through an epoch; touch every batch."""
-    return sum(int(target[0, 0, 0]) for _, target in batches)
+    return sum(int(batch.target[0, 0, 0]) for batch in batches)
 
 
 def raw(path, chips):

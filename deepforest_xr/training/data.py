@@ -30,7 +30,21 @@ IGNORED = 255
 
 MIN_STD = 1e-6
 
-Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
+
+class Batch(NamedTuple):
+    """What a step of training sees."""
+
+    inputs: tuple[torch.Tensor, ...]
+    """As the network takes them, dims (n, channel, y, x) or (n, month, polarization, y, x)."""
+
+    target: torch.Tensor
+    """Class indices, 255 without a label; dims (n, y, x), int64."""
+
+    weight: torch.Tensor | None
+    """Confidence in each label, 0 to 1, dims (n, y, x); None where all count alike."""
+
+    chip: torch.Tensor
+    """Where in the store each chip stands, dims (n,), int64."""
 
 
 def statistics(
@@ -135,8 +149,8 @@ class ChipTensors(Dataset[Batch]):
         return len(self.indices)
 
     def __getitem__(self, place: int | Draw) -> Batch:
-        inputs, target = self.__getitems__([place])
-        return tuple(t[0] for t in inputs), target[0]
+        batch = self.__getitems__([place])
+        return Batch(tuple(t[0] for t in batch.inputs), batch.target[0], None, batch.chip[0])
 
     def __getitems__(self, places: Sequence[int | Draw]) -> Batch:
         """Read a batch; every chip is turned on its way into the batch's memory."""
@@ -149,7 +163,8 @@ class ChipTensors(Dataset[Batch]):
             for block, array in zip(blocks, found, strict=True):
                 block[slot] = array
         tensors = [torch.from_numpy(block) for block in blocks]
-        return tuple(tensors[:-1]), tensors[-1]
+        chips = torch.from_numpy(self.indices[[draw.position for draw in draws]])
+        return Batch(tuple(tensors[:-1]), tensors[-1], None, chips)
 
     def _read(self, draw: Draw) -> list[NDArray[Any]]:
         """Inputs and target of one chip, turned but not copied."""

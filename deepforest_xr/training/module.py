@@ -96,9 +96,9 @@ class TrainingModule(lp.LightningModule):
                 self.log(f"{split}_accuracy", right / seen, prog_bar=True)
 
     def _step(self, batch: Batch, split: str) -> torch.Tensor:
-        inputs, target = batch
-        output = self.network(*inputs)
-        loss = self.loss(output, target, self.get_buffer("weights"))
+        target = batch.target
+        output = self.network(*batch.inputs)
+        loss = self.loss(output, target, self.get_buffer("weights"), batch.weight)
         fused = output.fused if isinstance(output, Heads) else output
         labelled = target != IGNORED
         self.hits[split][0] += int((fused.argmax(1) == target)[labelled].sum())

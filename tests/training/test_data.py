@@ -98,7 +98,7 @@ def test_targets_are_positions_in_the_legend(store):
     data = ChipTensors(chips, "train", plain(chips), augment_seed=None)
     assert len(data) == len(chips.indices("train"))
     for position, chip in enumerate(chips.indices("train")):
-        (x,), target = data[position]
+        (x,), target, *_ = data[position]
         label = chips.read(int(chip))["label"]
         expected = np.select([label == 20, label == 3, label == 7], [0, 1, 2], 255)
         np.testing.assert_array_equal(target, expected)
@@ -114,13 +114,13 @@ def test_a_turn_moves_pixels_and_labels_alike(store):
     for epoch in range(8):
         turned.epoch = epoch
         for position in range(len(turned)):
-            (x,), target = turned[position]
+            (x,), target, *_ = turned[position]
             # Band 0 is the label's own code: after any turn it must lie under its label.
             index = torch.full((256,), 255)
             index[[20, 3, 7]] = torch.arange(3)
             labelled = target != 255
             assert torch.equal(index[(100 * x[4]).round().long()][labelled], target[labelled])
-            (original,), _ = still[position]
+            (original,), *_ = still[position]
             for name, way in {
                 (turns, mirrored): torch.rot90(original.flip(-1) if mirrored else original,
                                                turns, (-2, -1))
@@ -139,7 +139,7 @@ def batches(chips, epoch, *, training=True, **changes):
     settings = TrainSettings(**({"batch": 2} | changes))
     loaded = loader(chips, "train", plain(chips), settings, training=training)
     loaded.dataset.epoch = epoch
-    return [target for _, target in loaded]
+    return [batch.target for batch in loaded]
 
 
 def same(a, b):
@@ -177,7 +177,7 @@ def loaded(chips, *, epochs=2, **options):
     found = []
     for epoch in range(epochs):
         batches.dataset.epoch = epoch
-        found += [torch.cat([x[0].flatten(), target.flatten()]) for x, target in batches]
+        found += [torch.cat([x[0].flatten(), target.flatten()]) for x, target, *_ in batches]
     return found
 
 
@@ -242,7 +242,7 @@ def test_a_chip_drawn_twice_in_an_epoch_is_turned_anew(store):
     chips = dataclasses.replace(chips, histogram=one)
     data = ChipTensors(chips, "train", plain(chips), augment_seed=0)
     seen = [data[draw] for draw in EpochOrder(data, 0, is_balanced=True)]
-    assert len({tuple(target.flatten().tolist()) for _, target in seen}) > 2
+    assert len({tuple(target.flatten().tolist()) for _, target, *_ in seen}) > 2
 
 
 @given(st.integers(1, 12), st.floats(0, 0.99), st.integers(0, 10**6))
@@ -268,7 +268,7 @@ def test_a_month_that_goes_is_missing_in_both_polarizations_and_nothing_else(sto
     counts = {(False, False): 0, (True, False): 0, (False, True): 0}
     for epoch, position in itertools.product(range(6), range(len(data))):
         data.epoch = epoch
-        ((x,), target), ((whole,), expected) = data[position], kept[position]
+        ((x,), target, *_), ((whole,), expected, *_) = data[position], kept[position]
         assert torch.equal(target, expected)
         assert torch.equal(x[4:], whole[4:])
         gone = tuple(not x[2 * month : 2 * month + 2].any() for month in range(2))
@@ -288,7 +288,7 @@ def test_validation_keeps_its_months_and_its_order(store):
         chips, "validation", plain(chips), settings, training=False, is_balanced=True,
         month_dropout=0.9,
     )  # fmt: skip
-    for ((a,), b), ((c,), d) in zip(usual, other, strict=True):
+    for ((a,), b, *_), ((c,), d, *_) in zip(usual, other, strict=True):
         assert torch.equal(a, c)
         assert torch.equal(b, d)
 
