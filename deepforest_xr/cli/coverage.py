@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deepforest_xr.cli.console import bar, require_free, say
-from deepforest_xr.cli.stages import Bbox, Bounds, Crs, Overwrite, Resolution, make_grid
+from deepforest_xr.cli.options import Bbox, Bounds, Crs, Overwrite, Resolution, make_grid
 
 
 def coverage(

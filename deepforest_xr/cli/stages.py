@@ -9,40 +9,31 @@ import typer
 from rich.table import Table
 
 from deepforest_xr.cli import console
+from deepforest_xr.cli.chips import chips
 from deepforest_xr.cli.console import bar, require_free, say
+from deepforest_xr.cli.options import (
+    NETWORKS,
+    Bbox,
+    Bounds,
+    Collection,
+    Crs,
+    Dataset,
+    LabelBand,
+    LegendFile,
+    Overwrite,
+    Resolution,
+    make_grid,
+    open_store,
+    read_labels,
+)
+from deepforest_xr.cli.training import train
 from deepforest_xr.errors import ReadError
-from deepforest_xr.models.registry import names
 
 if TYPE_CHECKING:
     import pystac
-    import xarray as xr
 
     from deepforest_xr.accuracy import Report
     from deepforest_xr.accuracy.sampling import Allocation
-    from deepforest_xr.grid import Grid
-
-NETWORKS = ", ".join(names())
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Collection = Annotated[
-    int | None, typer.Option(help="MapBiomas collection of the label codes (4, 5, 8, 9, 10).")
-]
-LegendFile = Annotated[
-    Path | None, typer.Option("--legend", help="CSV (code, name, color) of other label codes.")
-]
-LabelBand = Annotated[int | None, typer.Option(help="Band of the label raster, from 1.")]
-Dataset = Annotated[str | None, typer.Option(help="S2, S1TsS2_7 (June to December) or S1TsS2_12.")]
-
-Crs = Annotated[str, typer.Option(help="CRS of the grid, for example EPSG:32721.")]
-Bounds = Annotated[
-    tuple[float, float, float, float] | None,
-    typer.Option(help="Left bottom right top in units of the CRS.", metavar="L B R T"),
-]
-Bbox = Annotated[
-    tuple[float, float, float, float] | None,
-    typer.Option(help="West south east north in degrees instead.", metavar="W S E N"),
-]
-Resolution = Annotated[float, typer.Option(help="Pixel size in units of the CRS.")]
 
 
 def search(
@@ -139,120 +130,6 @@ def cube(
     say(f"{grid.describe()} written to {out}")
 
 
-def make_grid(
-    crs: str,
-    bounds: tuple[float, float, float, float] | None,
-    bbox: tuple[float, float, float, float] | None,
-    resolution: float,
-) -> Grid:
-    """Grid of the options ``--crs``, ``--bounds`` or ``--bbox``, and ``--resolution``."""
-    from deepforest_xr.grid import Grid
-
-    if bounds is not None and bbox is None:
-        return Grid.from_bounds(bounds, crs=crs, resolution=resolution)
-    if bbox is not None and bounds is None:
-        return Grid.from_lonlat(bbox, crs=crs, resolution=resolution)
-    raise typer.BadParameter("give either --bounds or --bbox.")
-
-
-def chips(
-    cube: Annotated[Path, typer.Argument(help="Zarr store from `cube`.")],
-    labels: Annotated[str, typer.Argument(help="Label raster, file or URL.")],
-    out: Annotated[Path, typer.Option(help="Zarr store to write.")],
-    collection: Collection = None,
-    legend: LegendFile = None,
-    band: LabelBand = None,
-    size: Annotated[int, typer.Option(help="Side of a chip in pixels, a multiple of 32.")] = 256,
-    cell: Annotated[
-        int | None,
-        typer.Option(help="Small areas: deal squares of so many pixels, not whole chips."),
-    ] = None,
-    buffer: Annotated[
-        int | None,
-        typer.Option(
-            help="Chips left out between training and test; default 1 where they suffice."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
-    overwrite: Overwrite = False,
-) -> None:
-    """Cut training chips and split them by spatial blocks; interrupted, it continues.
-
-    Example: `deepforest-xr chips cube.zarr mapbiomas.tif --collection 8 --out chips.zarr`
-    """
-    import deepforest_xr as dfx
-
-    opened = _open(cube)
-    aligned = _labels(labels, opened, collection, legend, band)
-    with bar("Chips") as progress:
-        dfx.write_chips(
-            opened,
-            aligned,
-            out,
-            spec=dfx.ChipSpec(size=size, cell=cell, buffer=buffer, seed=seed),
-            overwrite=overwrite,
-            progress=progress,
-        )
-    store = dfx.open_chips(out)
-    counts = ", ".join(
-        f"{len(store.indices(s))} {s}" for s in ("train", "validation", "test", "buffer")
-    )
-    say(f"{len(store.split)} chips of {size} pixels ({counts}) written to {out}")
-
-
-def train(
-    chips: Annotated[Path, typer.Argument(help="Zarr store from `chips`.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues.")],
-    model: Annotated[str, typer.Option(help=f"{NETWORKS}.")] = "deepforest-1b",
-    epochs: Annotated[int, typer.Option(help="At most.")] = 100,
-    batch: Annotated[int, typer.Option(help="Chips a step.")] = 10,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
-    patience: Annotated[
-        int, typer.Option(help="Epochs without a better validation accuracy before stopping.")
-    ] = 10,
-    loss: Annotated[
-        str,
-        typer.Option(
-            help="cross-entropy, focal, generalised-cross-entropy, symmetric-cross-entropy, "
-            "label-smoothing, bootstrapping-soft or bootstrapping-hard."
-        ),
-    ] = "cross-entropy",
-    class_weights: Annotated[
-        str, typer.Option(help="share (the paper's), inverse-frequency, effective-number, uniform.")
-    ] = "share",
-    balanced: Annotated[
-        bool, typer.Option("--balanced", help="Draw chips so that classes are seen alike.")
-    ] = False,
-    month_dropout: Annotated[
-        float, typer.Option(help="Probability that a Sentinel-1 month is missing.")
-    ] = 0.0,
-    workers: Annotated[int, typer.Option(help="Processes that read ahead.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-) -> None:
-    """Train a network; ends in `OUT/checkpoint`.
-
-    Example: `deepforest-xr train chips.zarr --model deepforest-1b --out runs/df1b`
-    """
-    import deepforest_xr as dfx
-
-    settings = dfx.TrainSettings(
-        epochs=epochs,
-        batch=batch,
-        learning_rate=learning_rate,
-        patience=patience,
-        loss=loss,
-        class_weights=class_weights,
-        balanced=balanced,
-        month_dropout=month_dropout,
-        workers=workers,
-        seed=seed,
-        device=device,
-    )
-    checkpoint = dfx.train(chips, model=model, out=out, settings=settings)
-    say(f"checkpoint written to {checkpoint}, curve to {out / 'curve.png'}")
-
-
 def classify(
     cube: Annotated[Path, typer.Argument(help="Zarr store from `cube`.")],
     out: Annotated[Path, typer.Option(help="Zarr store of the map.")],
@@ -277,7 +154,7 @@ def classify(
     """
     import deepforest_xr as dfx
 
-    opened = _open(cube)
+    opened = open_store(cube)
     period = opened.attrs.get("s2_period")
     if cog is not None and period is None:
         raise ReadError(f"{str(cube)!r} does not say its period (attribute s2_period): no cube.")
@@ -285,7 +162,7 @@ def classify(
     lulc = dfx.classify(opened, model, block=block, device=device)
     with bar("Map") as progress:
         dfx.write_zarr(lulc, out, overwrite=overwrite, progress=progress)
-    written = _open(out)
+    written = open_store(out)
     if cog is not None:
         dfx.write_cog(written, cog, overwrite=overwrite)
         start, end = str(period).split("/")
@@ -349,7 +226,7 @@ def assess(
 
     if (reference is None) == (draw is None):
         raise typer.BadParameter("give either a reference or --draw.")
-    lulc = _open(map_)
+    lulc = open_store(map_)
     if draw is not None:
         scoring.draw_sample(
             lulc, draw, units=units, expected=expected, standard_error=standard_error,
@@ -363,7 +240,7 @@ def assess(
         )
         report = scoring.assess_sample(lulc, str(reference))
     else:
-        aligned = _labels(str(reference), lulc, collection, legend, band)
+        aligned = read_labels(str(reference), lulc, collection, legend, band)
         mask, majority = scoring.held_out(lulc, chips)
         with console.err_console.status("Counting"):
             report = dfx.assess(
@@ -439,30 +316,6 @@ def demo(
 
 
 COMMANDS = (search, cube, chips, train, classify, assess, demo)
-
-
-def _labels(
-    path: str, like: xr.Dataset, collection: int | None, legend: Path | None, band: int | None
-) -> xr.DataArray:
-    import deepforest_xr as dfx
-
-    if (collection is None) == (legend is None):
-        raise typer.BadParameter("give either --collection (MapBiomas) or --legend (CSV).")
-    classes = None if legend is None else dfx.Legend.from_csv(legend, raster=Path(path).name)
-    return dfx.align_labels(path, like=like, collection=collection, legend=classes, band=band)
-
-
-def _open(path: Path) -> xr.Dataset:
-    import xarray as xr
-
-    if not path.exists():
-        raise ReadError(f"{str(path)!r} does not exist: give a Zarr store that this tool wrote.")
-    try:
-        opened: xr.Dataset = xr.open_zarr(path)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ReadError(f"{str(path)!r} cannot be opened as Zarr: {reason}.") from error
-    return opened
 
 
 def _items_table(items: list[pystac.Item]) -> Table:
