@@ -333,6 +333,7 @@ class _Loaded:
             network = self._on(device)
             inputs = [torch.from_numpy(np.ascontiguousarray(a))[None].to(device) for a in arrays]
             logits = network(*inputs)[0]
+            logits = logits / self.checkpoint.temperature
             share: NDArray[np.float32] = torch.softmax(logits, dim=0).cpu().numpy()
         return share
 
@@ -392,6 +393,7 @@ def _describe(result: xr.Dataset, cube: xr.Dataset, checkpoint: Checkpoint) -> x
     result["confidence"].attrs = {
         "long_name": "highest class probability",
         "units": "percent",
+        "temperature": checkpoint.temperature,
         "grid_mapping": "spatial_ref",
     }
     if "probability" in result:

@@ -1,6 +1,7 @@
 """A map does not depend on how it is computed, and says in one line why it cannot be."""
 
 import dataclasses
+import json
 
 import dask
 import numpy as np
@@ -109,6 +110,31 @@ def test_a_map_is_the_networks_argmax_and_its_confidence_the_softmax(checkpoint,
     assert abs(result["probability"].to_numpy() - percent).max() < 0.52
     assert abs(result["probability"].sum("class").astype(int) - 100).max() <= 3
     assert result["probability"]["class"].to_numpy().tolist() == LEGEND.names
+
+
+def test_the_temperature_changes_the_confidence_and_no_class(checkpoint, cube, tmp_path):
+    warm = dataclasses.replace(checkpoint, temperature=2.0)
+    folder = warm.save(tmp_path / "warm")
+    assert models.load(folder).temperature == 2.0
+    plain = dfx.classify(cube, checkpoint, probability=True).compute()
+    mild = dfx.classify(cube, folder, probability=True).compute()
+    xr.testing.assert_equal(plain["lulc"], mild["lulc"])
+    assert mild["confidence"].attrs["temperature"] == 2.0
+    # p^(1/T), normalised: from percent, rounded before and after.
+    power = np.sqrt(plain["probability"].to_numpy() / 100)
+    expected = 100 * power / np.maximum(power.sum(axis=0), 1e-9)
+    np.testing.assert_allclose(mild["probability"].to_numpy(), expected, atol=6)
+    assert int(mild["confidence"].sum()) < int(plain["confidence"].sum())
+
+
+def test_a_card_without_a_temperature_is_one_of_1(checkpoint, tmp_path):
+    folder = checkpoint.save(tmp_path / "old")
+    card = json.loads((folder / "model.json").read_text())
+    del card["temperature"]
+    (folder / "model.json").write_text(json.dumps(card))
+    assert models.load(folder).temperature == 1.0
+    with pytest.raises(ConfigError, match="temperature=0 is not a positive number"):
+        dataclasses.replace(checkpoint, temperature=0)
 
 
 def test_a_map_says_what_it_is(checkpoint, cube):

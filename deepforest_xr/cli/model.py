@@ -136,6 +136,7 @@ def _facts(checkpoint: Checkpoint) -> Table:
     table.add_row("parameters", f"{checkpoint.parameters:,}")
     table.add_row("receptive field", f"+-{known.reach} px; halo of a tile {known.halo} px")
     table.add_row("Sentinel-1 months", months or "none")
+    table.add_row("temperature", f"{checkpoint.temperature:.4g}")
     table.add_row("sha256 of weights", checkpoint.sha256)
     return table
 

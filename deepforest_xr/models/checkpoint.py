@@ -62,6 +62,9 @@ class Checkpoint:
     std: tuple[float, ...]
     """Per channel, divided by after the mean came off; same units."""
 
+    temperature: float = 1.0
+    """Logits are divided by it before the softmax, so that the confidence can be believed."""
+
     legend: Legend
     """Classes in the order of the network's outputs."""
 
@@ -95,6 +98,7 @@ class Checkpoint:
         std: Sequence[float],
         months: Sequence[int] | None = None,
         legend: Legend | None = None,
+        temperature: float = 1.0,
         provenance: dict[str, Any] | None = None,
     ) -> Self:
         """Describe a network made by `models.build`, copying its weights as they are now.
@@ -111,6 +115,8 @@ class Checkpoint:
             Calendar months of the Sentinel-1 series.
         legend : Legend, optional
             Classes of the outputs; the paper's 13 by default.
+        temperature : float
+            From `accuracy.temperature_scale`; 1 leaves the probabilities as they are.
         provenance : dict, optional
             Plain JSON values.
 
@@ -135,6 +141,7 @@ class Checkpoint:
             months=None if months is None else tuple(int(month) for month in months),
             mean=tuple(float(value) for value in mean),
             std=tuple(float(value) for value in std),
+            temperature=float(temperature),
             legend=amazon13() if legend is None else legend,
             sha256=_digest(_serialise(weights)),
             provenance=dict(provenance or {}),
@@ -258,6 +265,7 @@ class Checkpoint:
             "months": self.months,
             "mean": self.mean,
             "std": self.std,
+            "temperature": self.temperature,
             "legend": self.legend.to_dict(),
             "provenance": self.provenance,
             "sha256": self.sha256,
@@ -307,6 +315,11 @@ class Checkpoint:
                     raise ConfigError(
                         f"{name} of {channel} is {value}: take finite statistics, std above 0."
                     )
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(
+                f"temperature={self.temperature} is not a positive number: fit it with "
+                "accuracy.temperature_scale, or leave it at 1."
+            )
 
 
 def load(folder: str | Path) -> Checkpoint:
@@ -368,6 +381,7 @@ def _from_card(card: dict[str, Any], weights: dict[str, Tensor], digest: str) ->
         months=None if months is None else tuple(months),
         mean=tuple(card["mean"]),
         std=tuple(card["std"]),
+        temperature=card.get("temperature", 1.0),  # not in the first checkpoints
         legend=Legend.from_dict(card["legend"]),
         sha256=digest,
         provenance=card["provenance"],
