@@ -183,7 +183,7 @@ def _temperature(
     codes = np.asarray(mapped.transpose("y", "x").data[thin, thin])
     y, x = (np.arange(0, length, step) // side for length in (rows, cols))
     dark = (y[:, None] + x) % 2 == 1
-    order = [int(code) for code in layers["class"]] if "class" in layers.coords else legend.codes
+    order = _order(layers, legend)
     counted = (codes != NODATA) & np.isin(truth, order)
     if not (counted & dark).any() or not (counted & ~dark).any():
         return None
@@ -193,6 +193,15 @@ def _temperature(
     positions = np.searchsorted(np.sort(order), truth[counted])
     positions = np.argsort(order)[positions]
     return calibrate(log_probability(np.maximum(share, least)), positions, held_out=dark[counted])
+
+
+def _order(layers: xr.DataArray, legend: Legend) -> list[int]:
+    """Codes of the layers, which are named as `classify` does, by code, or not at all."""
+    if "class" not in layers.coords:
+        return list(legend.codes)
+    code_of = dict(zip(legend.names, legend.codes, strict=True))
+    named = layers["class"].to_numpy().tolist()
+    return [code_of[name] if name in code_of else int(name) for name in named]
 
 
 def _one_array(data: xr.DataArray | xr.Dataset, side: str) -> xr.DataArray:

@@ -143,6 +143,9 @@ def classify(
         Path | None, typer.Option(help="Also a GeoTIFF, with its STAC item beside it.")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Also a quick-look PNG.")] = None,
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Also the probability of every class.")
+    ] = False,
     block: Annotated[int, typer.Option(help="Side of a block in pixels.")] = 512,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overwrite: Overwrite = False,
@@ -159,7 +162,7 @@ def classify(
     if cog is not None and period is None:
         raise ReadError(f"{str(cube)!r} does not say its period (attribute s2_period): no cube.")
     require_free([out, cog, cog and cog.with_suffix(".json"), picture], overwrite=overwrite)
-    lulc = dfx.classify(opened, model, block=block, device=device)
+    lulc = dfx.classify(opened, model, block=block, device=device, probability=probability)
     with bar("Map") as progress:
         dfx.write_zarr(lulc, out, overwrite=overwrite, progress=progress)
     written = open_store(out)

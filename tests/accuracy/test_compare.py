@@ -123,8 +123,9 @@ def test_assess_says_how_far_the_confidence_can_be_believed(confident, chunks):
 def test_the_layers_of_a_map_may_stand_in_any_order(confident):
     lulc, labels = confident()
     turned = lulc.isel({"class": [1, 0]}).transpose("x", "y", "class")
-    ours, theirs = (assess(x, labels, calibration=True).temperature for x in (lulc, turned))
-    assert ours.temperature == theirs.temperature
+    named = turned.assign_coords({"class": ["Land", "Water"]})  # as classify names them
+    found = [assess(x, labels, calibration=True).temperature for x in (lulc, turned, named)]
+    assert found[0].temperature == found[1].temperature == found[2].temperature
 
 
 def test_the_mask_holds_for_calibration_too(confident):

@@ -1,5 +1,6 @@
 """The command line: each stage a call, each error one line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -31,9 +32,10 @@ def chain(scene, tmp_path_factory):
         "train": (at / "chips.zarr", "--model", "u-net", "--out", at / "run", "--epochs", 1,
                   "--batch", 4, "--device", "cpu"),
         "classify": (at / "cube.zarr", "--model", at / "run/checkpoint", "--out", at / "map.zarr",
-                     "--cog", at / "map.tif", "--picture", at / "map.png"),
+                     "--cog", at / "map.tif", "--picture", at / "map.png", "--probability"),
         "assess": (at / "map.zarr", scene.labels, "--collection", 8, "--chips", at / "chips.zarr",
-                   "--out", at / "report.json", "--picture", at / "confusion.png"),
+                   "--out", at / "report.json", "--picture", at / "confusion.png",
+                   "--calibration"),
     }  # fmt: skip
     for name, words in steps.items():
         assert call(name, *words) == 0, name
@@ -45,6 +47,8 @@ def test_the_stages_chain(chain, scene):
     store = open_chips(chain / "chips.zarr")
     assert store.attrs["cube"]["simulated"]
     assert models.load(chain / "run/checkpoint").model == "u-net"
+    assert xr.open_zarr(chain / "map.zarr")["probability"].dims == ("class", "y", "x")
+    assert json.loads((chain / "report.json").read_text())["temperature_scaling"]
     for name in ("map.tif", "map.json", "map.png", "report.json", "confusion.png"):
         assert (chain / name).stat().st_size > 0
     assert not [p for p in chain.iterdir() if p.name.startswith(".")]
