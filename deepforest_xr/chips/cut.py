@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 
-from deepforest_xr.chips.pack import PACKINGS
+from deepforest_xr.chips.pack import PACKINGS, WEIGHT
 from deepforest_xr.chips.split import SPLITS, assign_splits
 from deepforest_xr.errors import LabelError
 from deepforest_xr.legend import UNLABELLED
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deepforest_xr.legend import Legend
 
 Pixels = dict[str, "NDArray[Any]"]
-"""Arrays of one chip as they stand on disk: ``s2``, ``label``, with months also ``s1``."""
+"""Arrays of one chip as they stand on disk: ``s2``, ``label``, where given ``s1``, ``weight``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Strip:
     """Of the strip, in chips from the top."""
 
     pixels: Pixels
-    """``s2`` and ``s1``, dims (..., y, x)."""
+    """``s2``, where given ``s1`` and ``weight``; dims (..., y, x)."""
 
     label: NDArray[np.uint8]
     """255 where there is no label or a band has no data; dims (y, x)."""
@@ -87,6 +87,9 @@ class Scene:
     spec: ChipSpec
     """Size and split."""
 
+    weights: xr.DataArray | None = None
+    """Confidence in the labels, 0 to 1, dims (y, x), on the cube's grid."""
+
     @property
     def rows(self) -> int:
         """Rows of whole chips."""
@@ -103,12 +106,13 @@ class Scene:
         Raises
         ------
         LabelError
-            If a label's code is not in the legend.
+            If a label's code is not in the legend, or a weight is not in [0, 1].
         """
         size = self.spec.size
         window = {"y": slice(row * size, (row + 1) * size), "x": slice(0, self.cols * size)}
         names = [name for name in PACKINGS if name in self.cube]
-        values, codes = dask.compute(self.cube[names].isel(window), self.labels.isel(window))
+        wanted = (self.cube[names], self.labels, self.weights)
+        values, codes, weights = dask.compute(*(w if w is None else w.isel(window) for w in wanted))
         pixels, clipped = {}, np.zeros(codes.shape, dtype="int64")
         for name in names:
             pixels[name], is_clipped = PACKINGS[name].pack(values[name].to_numpy())
@@ -118,6 +122,8 @@ class Scene:
             seen &= np.isfinite(values["s1"].to_numpy()).any(axis=(0, 1))
         label = np.where(seen, codes.to_numpy(), UNLABELLED).astype("uint8")
         require_known(label, self.legend)
+        if weights is not None:
+            pixels["weight"] = pack_weights(weights.to_numpy())
         return Strip(row, pixels, label, clipped)
 
     def cut(self, strip: Strip, cells: NDArray[np.uint8] | None) -> Iterator[tuple[Entry, Pixels]]:
@@ -165,3 +171,14 @@ def require_known(label: NDArray[np.uint8], legend: Legend) -> None:
             f"labels hold codes {unknown} that legend {legend.name!r} does not know "
             f"({legend.codes}): align them with align_labels."
         )
+
+
+def pack_weights(weights: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Percent of weights; refuses what is no share."""
+    is_share = (weights >= 0) & (weights <= 1)
+    if not is_share.all():
+        raise LabelError(
+            f"weights hold {weights[~is_share].flat[0]:.6g}, expected shares in [0, 1] on every "
+            "pixel: take them from temporal_agreement, or fill what is missing with 0."
+        )
+    return WEIGHT.pack(weights)[0]

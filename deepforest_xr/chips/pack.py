@@ -1,4 +1,4 @@
-"""Reflectance and decibels as integers of 16 bits, as they stand in a store of chips.
+"""Reflectance and decibels as integers of 16 bits, weights of 8, as a store of chips has them.
 
 Arrays in, arrays out: nothing here opens a file. Half the bytes of float32, and less noise
 for the compressor: a step is 10^-4 of reflectance, as ESA delivers it, or 0.01 dB.
@@ -62,9 +62,30 @@ class Packing:
 
     def unpack(self, packed: NDArray[Any]) -> NDArray[np.float32]:
         """Give the values back, NaN where missing; within half a step of what was packed."""
-        values: NDArray[np.float32] = np.divide(packed, np.float32(self.steps), dtype="float32")
-        values[packed == self.missing] = np.nan
+        values = np.empty(packed.shape, dtype="float32")
+        values[self.unpack_into(values, packed)] = np.nan
         return values
+
+    def unpack_into(self, values: NDArray[np.float32], packed: NDArray[Any]) -> NDArray[np.bool_]:
+        """Write the values into memory that is given.
+
+        Parameters
+        ----------
+        values : ndarray[float32], any dims
+            Taken; some number where a value is missing.
+        packed : ndarray, dims of `values`
+            Integers as `pack` gives them, or floats that are the values, NaN where missing.
+
+        Returns
+        -------
+        ndarray[bool], dims of `values`
+            True where a value is missing.
+        """
+        if packed.dtype.kind == "f":
+            values[...] = packed
+            return np.asarray(~np.isfinite(packed), dtype=bool)
+        np.divide(packed, np.float32(self.steps), out=values, dtype="float32")
+        return np.asarray(packed == self.missing, dtype=bool)
 
     def attributes(self) -> dict[str, Any]:
         """CF attributes: xarray decodes the array by them.
@@ -82,4 +103,10 @@ PACKINGS = {
         dtype="int16", steps=100, missing=-32_768, lowest=-32_767, highest=32_767, units="dB"
     ),
 }
-"""Of the arrays that hold values; ``label`` is uint8 as it is."""
+"""Of the cube's arrays; ``label`` is uint8 as it is."""
+
+WEIGHT = Packing(dtype="uint8", steps=100, missing=255, lowest=0, highest=100, units="1")
+"""Of the labels' confidence, in percent."""
+
+STORED = {**PACKINGS, "weight": WEIGHT}
+"""Of all arrays that hold values."""

@@ -1,4 +1,8 @@
-"""Which chips a balanced epoch shows: rare classes as often as common ones."""
+"""Which chips an epoch shows and in which order.
+
+Rare classes as often as common ones, if wanted; and so that files are read one after the
+other although the chips come shuffled.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +44,40 @@ def balanced_weights(histograms: NDArray[np.int64]) -> NDArray[np.float64]:
     if not occurs.any():
         raise ChipError("no chip has a labelled pixel: there is no class to balance.")
     return np.asarray((histograms[:, occurs] / totals[occurs]).mean(axis=1), dtype="float64")
+
+
+def streamed_order(
+    shards: NDArray[np.int64], *, buffer: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Shuffle chips so that they are read shard after shard.
+
+    Shards are taken in random order, as many at a time as hold at most `buffer` of the chips
+    (one at least), and the chips of those are shuffled. With `buffer` chips or fewer all are
+    shuffled among each other.
+
+    Parameters
+    ----------
+    shards : ndarray[int], dims (chip,)
+        Shard of each chip.
+    buffer : int
+        In chips, positive.
+    rng : Generator
+        Decides the order.
+
+    Returns
+    -------
+    ndarray[int64], dims (chip,)
+        Every position once.
+    """
+    if len(shards) <= buffer:
+        return rng.permutation(len(shards))
+    names, number, sizes = np.unique(shards, return_inverse=True, return_counts=True)
+    turn = rng.permutation(len(names))
+    window = np.empty(len(names), dtype="int64")
+    taken = last = 0
+    for shard in turn.tolist():
+        if taken and taken + sizes[shard] > buffer:
+            taken, last = 0, last + 1
+        window[shard] = last
+        taken += int(sizes[shard])
+    return np.lexsort((rng.random(len(shards)), window[number]))

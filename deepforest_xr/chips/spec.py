@@ -32,7 +32,8 @@ class ChipSpec:
     third of the chips for training or take a class from a split; then 0, with a warning."""
 
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    """Shares of training, validation and test, before the buffer is taken from training."""
+    """Shares of training, validation and test, before the buffer is taken from training. Test may
+    be 0, for areas that are tested elsewhere: the paper's are 0.8 and 0.2."""
 
     seed: int = 0
     """Of the split."""
@@ -56,6 +57,12 @@ class ChipSpec:
             raise ConfigError(
                 f"cell={self.cell} and buffer={self.buffer} exclude each other: cells share their "
                 "chips' pixels. Leave one out."
+            )
+        train, validation, test = self.fractions
+        if min(train, validation) <= 0 or test < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ConfigError(
+                f"fractions={self.fractions} are not shares of training, validation and test that "
+                "sum to 1; try (0.7, 0.15, 0.15), or (0.8, 0.2, 0) without a test."
             )
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed} is negative; try 0.")

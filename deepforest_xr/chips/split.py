@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepforest_xr.errors import ChipError, ConfigError
+from deepforest_xr.errors import ChipError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,7 +165,7 @@ def assign_splits(
 
     Blocks are dealt out in random order, each to the split that lacks most of its share of
     labelled pixels, classes weighted by their rarity, so that the splits see the same
-    classes where the landscape allows it. Every split gets at least one block.
+    classes where the landscape allows it. Every split that has a share gets at least one block.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def assign_splits(
     histograms : ndarray[int], dims (chip, class)
         Labelled pixels of each class.
     fractions : (train, validation, test)
-        Shares wanted; they sum to 1.
+        Shares wanted, as `ChipSpec` takes them.
     seed : int
         Equal seeds give equal splits.
 
@@ -188,21 +188,17 @@ def assign_splits(
     ChipError
         If there are fewer than three blocks.
     """
-    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ConfigError(
-            f"fractions={fractions} are not three positive shares that sum to 1; "
-            "try (0.7, 0.15, 0.15)."
-        )
     names, content = _content(blocks, histograms)
-    if len(names) < len(SPLITS):
+    wanted = SPLITS[: len(_asked(fractions))]
+    if len(names) < len(wanted):
         raise ChipError(
-            f"{len(names)} blocks of labelled chips cannot be split into train, validation and "
-            "test: take a larger area, smaller chips or smaller blocks."
+            f"{len(names)} blocks of labelled chips cannot be split into {', '.join(wanted)}: "
+            "take a larger area, smaller chips or smaller blocks."
         )
     order = np.random.default_rng(seed).permutation(len(names))
     # Blocks rich in rare classes first, while every split still lacks them.
     ranked = sorted(order, key=lambda b: -content[b].max())
-    return _deal(content, ranked, np.asarray(fractions))[np.searchsorted(names, blocks)]
+    return _deal(content, ranked, _asked(fractions))[np.searchsorted(names, blocks)]
 
 
 def near_held_out(
@@ -274,7 +270,7 @@ def _deals(
     rng = np.random.default_rng((spec.seed, 1))
     for _ in range(min(DEALS, max(1, BLOCKS_DEALT // len(names))) - 1):
         ranked = np.argsort(-content.max(axis=1) * rng.lognormal(size=len(names))).tolist()
-        yield _deal(content, ranked, np.asarray(spec.fractions))[np.searchsorted(names, block)]
+        yield _deal(content, ranked, _asked(spec.fractions))[np.searchsorted(names, block)]
 
 
 def _worth(
@@ -304,6 +300,11 @@ def _content(
     totals = np.zeros((len(names), histograms.shape[1]))
     np.add.at(totals, number, histograms)
     return names, totals / np.maximum(totals.sum(axis=0), 1)
+
+
+def _asked(fractions: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Shares without the test's where that is 0."""
+    return np.asarray(fractions if fractions[-1] else fractions[:-1], dtype="float64")
 
 
 def _deal(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from deepforest_xr.chips.cut import Entry, Pixels, Scene, Strip
-from deepforest_xr.chips.pack import PACKINGS
+from deepforest_xr.chips.pack import STORED
 from deepforest_xr.chips.resume import Unfinished, unfinished
 from deepforest_xr.chips.spec import ChipSpec
 from deepforest_xr.chips.split import SPLITS, Split, split_cells, split_chips
@@ -43,6 +44,7 @@ def write_chips(
     labels: xr.DataArray,
     path: str | Path,
     *,
+    weights: xr.DataArray | None = None,
     spec: ChipSpec | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -67,7 +69,12 @@ def write_chips(
         attributes. ``label (chip, y, x)`` uint8 (255 also where the cube has no data); per
         chip ``split`` (3: buffer), ``block``, ``row``, ``col`` (first pixel on the grid),
         ``clipped`` (values that the integers could not hold) and ``histogram (chip,
-        class)``. The attribute ``clipped`` is their sum over the area.
+        class)``. The attribute ``clipped`` is their sum over the area. With weights also
+        ``weight (chip, y, x)`` uint8 percent. The attribute ``fingerprint`` tells these
+        chips from any others.
+    weights : DataArray[float], dims (y, x), optional
+        Confidence in each label, 0 to 1, on the cube's grid, as `temporal_agreement` gives
+        it; kept in steps of a percent.
     spec : ChipSpec
         Size and split.
     overwrite : bool
@@ -83,11 +90,11 @@ def write_chips(
     Raises
     ------
     GridError
-        If labels and cube are on different grids.
+        If labels or weights and cube are on different grids.
     ChipError
         If the area holds no whole chip, no labelled pixel, or too few blocks.
     LabelError
-        If a label's code is not in the legend.
+        If a label's code is not in the legend, or a weight is not in [0, 1].
     WriteError
         If the store could not be written whole, or another cube's chips are unfinished there.
     """
@@ -95,7 +102,10 @@ def write_chips(
     cube, labels = _in_order(cube), labels.transpose("y", "x")
     grid = Grid.of(cube)
     grid.require_same(Grid.of(labels), ours="the cube", theirs="the label raster")
-    scene = Scene(cube, labels, Legend.from_attrs(labels.attrs), spec)
+    if weights is not None:
+        weights = weights.transpose("y", "x")
+        grid.require_same(Grid.of(weights), ours="the cube", theirs="the weights")
+    scene = Scene(cube, labels, Legend.from_attrs(labels.attrs), spec, weights)
     if scene.rows * scene.cols == 0:
         raise ChipError(
             f"{grid.describe()} holds no whole chip of {spec.size} pixels: "
@@ -154,7 +164,7 @@ class _Growing:
     @property
     def arrays(self) -> dict[str, zarr.Array[Any]]:
         """Arrays of pixels."""
-        names = [name for name in (*PACKINGS, "label") if name in self.root]
+        names = [name for name in (*STORED, "label") if name in self.root]
         return {name: self.root[name] for name in names}  # type: ignore[misc]
 
     @property
@@ -192,7 +202,7 @@ class _Growing:
             for name in ("row", "col", "clipped", "histogram")
         }
         split = self._split(index)
-        _write_index(self.root, index, split)
+        columns = _write_index(self.root, index, split)
         size = self.scene.spec.size
         # With cells a chip stands there once a split, and counts once.
         clipped = {(entry.row, entry.col): entry.clipped for entry in self.entries}
@@ -202,6 +212,7 @@ class _Growing:
                 "block_pixels": split.side * size,
                 "buffer_pixels": split.buffer * size,
                 "clipped": sum(clipped.values()),
+                "fingerprint": self._fingerprint(columns, description),
             }
         )
 
@@ -213,6 +224,12 @@ class _Growing:
             return split_chips(row, col, index["histogram"], spec=spec)
         code = np.array([entry.split for entry in self.entries], dtype="uint8")
         return split_cells(row, col, code, spec=spec)
+
+    def _fingerprint(self, columns: dict[str, NDArray[Any]], description: dict[str, Any]) -> str:
+        """Hash all strips, the index and what is cut; provenance says nothing of pixels."""
+        cut = {name: value for name, value in description.items() if name != "cube"}
+        strips = [self.work.digest(row) for row in range(self.work.strips)]
+        return fingerprint_of(columns, {**cut, "spec": asdict(self.scene.spec), "strips": strips})
 
     def _flush(self) -> None:
         """Write a shard's chips at once; a shard is never touched twice."""
@@ -230,9 +247,12 @@ def _create_arrays(root: zarr.Group, scene: Scene, chips: int) -> None:
         shapes["s1"] = (sizes["month"], sizes["polarization"], size, size)
     largest = 2 * sum(int(np.prod(s)) for s in shapes.values())
     shard = max(1, min(chips, SHARD_BYTES // largest))
-    dims = {"s2": ("band",), "s1": ("month", "polarization"), "label": ()}
-    for name, shape in {**shapes, "label": (size, size)}.items():
-        packing = PACKINGS.get(name)
+    dims = {"s2": ("band",), "s1": ("month", "polarization")}
+    shapes["label"] = (size, size)
+    if scene.weights is not None:
+        shapes["weight"] = (size, size)
+    for name, shape in shapes.items():
+        packing = STORED.get(name)
         root.create_array(
             name,
             shape=(chips, *shape),
@@ -241,12 +261,24 @@ def _create_arrays(root: zarr.Group, scene: Scene, chips: int) -> None:
             dtype="uint8" if packing is None else packing.dtype,
             compressors=(ZstdCodec(level=3),),
             fill_value=UNLABELLED if packing is None else packing.missing,
-            dimension_names=("chip", *dims[name], "y", "x"),
+            dimension_names=("chip", *dims.get(name, ()), "y", "x"),
             attributes=None if packing is None else packing.attributes(),
         )
 
 
-def _write_index(root: zarr.Group, index: dict[str, NDArray[np.int64]], split: Split) -> None:
+def fingerprint_of(columns: dict[str, NDArray[Any]], card: dict[str, Any]) -> str:
+    """Hash arrays and plain values; 32 hexadecimal digits."""
+    digest = blake2b(json.dumps(card, sort_keys=True).encode(), digest_size=16)
+    for name, values in sorted(columns.items()):
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _write_index(
+    root: zarr.Group, index: dict[str, NDArray[np.int64]], split: Split
+) -> dict[str, NDArray[Any]]:
+    """Write the arrays that have a value a chip; give them back."""
     columns = {name: index[name] for name in ("row", "col", "clipped")}
     columns |= {"block": split.block, "split": split.code.astype("int64")}
     arrays: dict[str, NDArray[Any]] = {n: v.astype("int32") for n, v in columns.items()}
@@ -257,6 +289,7 @@ def _write_index(root: zarr.Group, index: dict[str, NDArray[np.int64]], split: S
         root.create_array(name, data=values, dimension_names=dims, overwrite=True)
     counts = [f"{(split.code == i).sum()} {name}" for i, name in enumerate((*SPLITS, "buffer"))]
     log.info("%d chips: %s", len(split.code), ", ".join(counts))
+    return arrays
 
 
 def _description(scene: Scene, grid: Grid) -> dict[str, Any]:

@@ -69,11 +69,19 @@ def test_fewer_than_three_blocks_cannot_be_split():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("fractions", [(0.7, 0.3, 0.0), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1)])
-def test_fractions_are_three_positive_shares_of_one(fractions):
-    ids, histograms = landscape(9, 1, 2)
-    with pytest.raises(ConfigError, match="not three positive shares that sum to 1"):
-        assign_splits(ids, histograms, fractions=fractions, seed=0)
+@pytest.mark.parametrize("fractions", [(0.7, 0.0, 0.3), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1)])
+def test_fractions_are_shares_of_one(fractions):
+    with pytest.raises(ConfigError, match="sum to 1; try"):
+        ChipSpec(fractions=fractions)
+
+
+def test_without_a_test_share_all_is_training_and_validation():
+    histograms = np.random.default_rng(3).integers(0, 50, (40, 4))
+    split = assign_splits(np.arange(40), histograms, fractions=(0.8, 0.2, 0.0), seed=0)
+    assert set(split.tolist()) == {0, 1}
+    assert histograms[split == 1].sum() / histograms.sum() == pytest.approx(0.2, abs=0.05)
+    two = assign_splits(np.arange(2), histograms[:2], fractions=(0.8, 0.2, 0.0), seed=0)
+    assert sorted(two.tolist()) == [0, 1]
 
 
 def area(rows, cols, *, classes=3, seed=0, keep=1.0):

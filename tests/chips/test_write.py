@@ -1,5 +1,6 @@
 """What stands in a store of chips is what stood in the cube, and nothing half-written."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -330,6 +331,59 @@ def test_a_file_that_cannot_grow_is_one_line_and_the_same_call_goes_on(tmp_path)
     assert "2 strips of chips are kept: the same call goes on." in run.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
     assert len(open_chips(tmp_path / "c").split) == 15
+
+
+def test_a_full_disk_under_what_is_pending_is_one_line_and_the_same_call_goes_on(
+    synthetic_cube, tmp_path, monkeypatch
+):
+    cube = synthetic_cube((101, 170))
+    labels = labels_of(cube)
+    save, calls = np.savez, []
+
+    def full(path, **arrays):
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    refused(WriteError, "No space left on device.* 1 strips of chips are kept: the same call",
+            cube, labels, tmp_path / "c", spec=SPEC)  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == [".c.unfinished"]
+    write_chips(cube, labels, tmp_path / "c", spec=SPEC)
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    monkeypatch.undo()
+    straight = open_chips(write_chips(cube, labels, tmp_path / "d", spec=SPEC))
+    found = open_chips(tmp_path / "c")
+    assert found.fingerprint == straight.fingerprint
+    for chip in range(len(found.split)):
+        for name, values in straight.read(chip).items():
+            np.testing.assert_array_equal(found.read(chip)[name], values)
+
+
+@pytest.mark.parametrize("spec", [SPEC, ChipSpec(size=32, cell=8)])
+def test_labels_that_are_none_or_unknown_far_down_leave_nothing(synthetic_cube, tmp_path, spec):
+    cube = synthetic_cube((101, 170))
+    labels = labels_of(cube)
+    empty = labels.copy(data=np.full(labels.shape, 255, dtype="uint8"))
+    refused(ChipError, "labelled", cube, empty, tmp_path / "c", spec=spec)
+    labels[95, 3] = 44  # in the last strip
+    refused(LabelError, r"codes \[44\] that legend 'three' does not know", cube, labels,
+            tmp_path / "c", spec=spec)  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_training_pixel_lies_within_a_chip_of_a_test_pixel(synthetic_cube, tmp_path):
+    cube = synthetic_cube((13 * 32, 11 * 32), bands=("B02",))
+    spec = ChipSpec(size=32, buffer=1)
+    store = open_chips(write_chips(cube, labels_of(cube), tmp_path / "c", spec=spec))
+    train, test = (store.mask(name, store.grid.shape) for name in ("train", "test"))
+    assert train.any()
+    near = np.zeros_like(test)
+    for row, col in np.argwhere(test):
+        near[max(row - 32, 0) : row + 33, max(col - 32, 0) : col + 33] = True
+    assert not (near & train).any()
 
 
 def test_cells_deal_the_labels_of_one_chip_to_all_splits(synthetic_cube, tmp_path):

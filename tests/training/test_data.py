@@ -18,7 +18,9 @@ from deepforest_xr.models.inputs import Standardisation
 from deepforest_xr.training import TrainSettings
 from deepforest_xr.training.data import (
     ChipTensors,
+    Draw,
     EpochOrder,
+    RankBatches,
     _turn,
     dropped_months,
     loader,
@@ -28,9 +30,8 @@ from deepforest_xr.training.data import (
 LEGEND = Legend("three", tuple(LandCoverClass(c, f"class {c}", "#00ff00") for c in (20, 3, 7)))
 
 
-@pytest.fixture
-def store(synthetic_cube, tmp_path):
-    """15 chips, band 0 a hundredth of the label, gaps in Sentinel-2 and Sentinel-1."""
+def scene(synthetic_cube):
+    """A cube with gaps, band 0 a hundredth of the label, and its labels."""
     cube = synthetic_cube((101, 170), months=(6, 7))
     rng = np.random.default_rng(2)
     codes = rng.choice(np.array([20, 3, 7, 255], dtype="uint8"), (101, 170))
@@ -38,8 +39,23 @@ def store(synthetic_cube, tmp_path):
     cube["s2"][3, 40:44, 3:90] = np.nan
     cube["s1"][1, 0, 10:15, 3:90] = np.nan
     coords = {name: cube.coords[name] for name in ("y", "x", "spatial_ref")}
-    labels = xr.DataArray(codes, dims=("y", "x"), coords=coords, attrs=LEGEND.attrs())
-    return write_chips(cube, labels, tmp_path / "chips.zarr", spec=ChipSpec(size=32))
+    return cube, xr.DataArray(codes, dims=("y", "x"), coords=coords, attrs=LEGEND.attrs())
+
+
+@pytest.fixture
+def store(synthetic_cube, tmp_path):
+    """15 chips."""
+    return write_chips(*scene(synthetic_cube), tmp_path / "chips.zarr", spec=ChipSpec(size=32))
+
+
+@pytest.fixture
+def sharded(synthetic_cube, tmp_path, monkeypatch):
+    """The same in shards of two, with weights: a label's code in percent."""
+    monkeypatch.setattr("deepforest_xr.chips.write.SHARD_BYTES", 2 * 2 * 14 * 32 * 32)
+    cube, labels = scene(synthetic_cube)
+    weights = labels.where(labels != 255, 0).astype("float32") / 100
+    path = tmp_path / "sharded.zarr"
+    return write_chips(cube, labels, path, weights=weights, spec=ChipSpec(size=32))
 
 
 def plain(chips):
@@ -198,18 +214,22 @@ def test_memory_is_pinned_where_there_is_cuda_and_workers_are_no_forks(store, mo
         assert made.multiprocessing_context.get_start_method() == "forkserver"
 
 
-def test_all_eight_turns_occur_alike(store):
+@pytest.mark.parametrize(
+    ("how", "turns", "limit"),
+    [("eight", range(4), 24.3), ("paper", range(2), 16.3)],  # chi-squared, 0.1 %
+)
+def test_all_turns_of_an_augmentation_occur_alike(store, how, turns, limit):
     chips = open_chips(store)
-    data = ChipTensors(chips, "train", plain(chips), augment_seed=5)
+    data = ChipTensors(chips, "train", plain(chips), augment_seed=5, augment=how)
     corner = torch.arange(9.0).reshape(1, 3, 3)
-    ways = [torch.rot90(t, k, (-2, -1)) for k in range(4) for t in (corner, corner.flip(-1))]
-    counts = np.zeros(8, dtype=int)
+    ways = [w for k in turns for t in [torch.rot90(corner, k, (-2, -1))] for w in (t, t.flip(-1))]
+    counts = np.zeros(len(ways), dtype=int)
     # The turn is drawn by what the dataset passes on: epoch and number.
     for epoch, number in itertools.product(range(40), range(80)):
-        (turned,) = _turn([corner.numpy()], (data.augment_seed, epoch, number))
+        (turned,) = _turn([corner.numpy()], (data.augment_seed, epoch, number), data.augment)
         counts[[i for i, way in enumerate(ways) if np.array_equal(way, turned)]] += 1
     assert counts.sum() == 3200
-    assert ((counts - 400) ** 2 / 400).sum() < 24.3  # chi-squared, 7 degrees, 0.1 %
+    assert ((counts - 3200 / len(ways)) ** 2 / (3200 / len(ways))).sum() < limit
 
 
 def test_a_balanced_order_draws_chips_by_their_weight(store):
@@ -299,3 +319,179 @@ def test_a_dropout_that_leaves_nothing_is_refused(store, probability):
     with pytest.raises(ConfigError, match="is not in") as caught:
         ChipTensors(chips, "train", plain(chips), augment_seed=None, month_dropout=probability)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_two_branch", [True, False])
+@pytest.mark.parametrize("how", ["eight", "paper"])
+def test_a_batch_is_the_chips_as_the_standardisation_sees_a_scene(sharded, is_two_branch, how):
+    chips = open_chips(sharded)
+    rng = np.random.default_rng(4)
+    moments = rng.uniform(0.5, 3, (2, 14)).astype("float32")
+    standard = Standardisation(*moments, 2, is_two_branch)
+    data = ChipTensors(
+        chips, "train", standard, augment_seed=3, augment=how, month_dropout=0.4, dropout_seed=2
+    )
+    draws = [Draw(5, number, position) for number, position in enumerate((3, 0, 2, 3))]
+    batch = data.__getitems__(draws)
+    assert batch.chip.tolist() == chips.indices("train")[[3, 0, 2, 3]].tolist()
+    is_missing = False
+    for slot, draw in enumerate(draws):
+        arrays = chips.read(int(chips.indices("train")[draw.position]))
+        arrays["s1"][dropped_months(2, 0.4, seed=(2, 5, draw.number, 1))] = np.nan
+        is_missing |= np.isnan(arrays["s2"]).any()
+        index = data.index_of_code[arrays["label"]]
+        found = [*standard.apply(arrays["s2"], arrays["s1"]), index, arrays["weight"]]
+        expected = _turn(found, (3, 5, draw.number), how)
+        given = [*(x[slot] for x in batch.inputs), batch.target[slot], batch.weight[slot]]
+        for one, other in zip(given, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert is_missing
+
+
+def test_weights_stay_with_their_labels(sharded):
+    chips = open_chips(sharded)
+    data = ChipTensors(chips, "train", plain(chips), augment_seed=0)
+    code = torch.tensor([0.2, 0.03, 0.07])
+    for position in range(len(data)):
+        _, target, weight, _ = data[position]
+        assert torch.allclose(weight[target != 255], code[target[target != 255]])
+
+
+def test_a_store_without_weights_counts_in_full_beside_one_that_has_them(store, sharded):
+    alone = open_chips(store)
+    assert ChipTensors(alone, "train", plain(alone), augment_seed=0)[0].weight is None
+    chips = open_chips([store, sharded])
+    data = ChipTensors(chips, "train", plain(chips), augment_seed=0)
+    for position in range(len(data)):
+        batch = data[position]
+        assert (batch.weight == 1).all() == (int(batch.chip) < 15)
+
+
+def runs_of(shards):
+    return [name for name, _ in itertools.groupby(shards.tolist())]
+
+
+def test_more_chips_than_the_buffer_come_shard_after_shard(sharded):
+    chips = open_chips(sharded)
+    shard = chips.shard
+    assert shard.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7]
+    seen = set()
+    for epoch in range(4):
+        batches = loader(
+            chips, "train", plain(chips), TrainSettings(batch=4), training=True, shuffle_buffer=2
+        )
+        batches.dataset.epoch = epoch
+        order = torch.cat([batch.chip for batch in batches]).tolist()
+        assert sorted(order) == chips.indices("train").tolist()
+        assert len(runs_of(shard[order])) == len(set(shard[order]))  # a shard is left for good
+        seen.add(tuple(order))
+    assert len(seen) > 1
+
+
+def test_workers_change_nothing_where_shards_are_streamed(sharded):
+    chips = open_chips(sharded)
+    options = {"is_balanced": True, "month_dropout": 0.4, "shuffle_buffer": 3}
+    assert same(loaded(chips, **options), loaded(chips, workers=2, **options))
+
+
+def test_a_balanced_order_draws_the_same_chips_whatever_the_buffer(sharded):
+    chips = open_chips(sharded)
+    data = ChipTensors(chips, "train", plain(chips), augment_seed=0)
+    whole, streamed = (
+        list(EpochOrder(data, 7, is_balanced=True, shuffle_buffer=n)) for n in (4096, 2)
+    )
+    assert [d.number for d in streamed] == list(range(len(data)))
+    assert sorted(d.position for d in whole) == sorted(d.position for d in streamed)
+    shards = chips.shard[data.indices[[d.position for d in streamed]]]
+    assert len(runs_of(shards)) == len(set(shards))
+    with pytest.raises(ConfigError, match="shuffle_buffer=0 chips is not positive"):
+        EpochOrder(data, 7, shuffle_buffer=0)
+
+
+@given(st.integers(0, 50), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
+def test_processes_together_see_the_batches_of_one(count, each, world, least):
+    batch = each * world
+    shares = [
+        RankBatches(range(count), batch, rank=rank, world=world, least=least)
+        for rank in range(world)
+    ]
+    parts = [list(share) for share in shares]
+    assert [len(share) for share in shares] == [len(part) for part in parts]
+    together = [list(itertools.chain(*b)) for b in itertools.zip_longest(*parts, fillvalue=[])]
+    kept = count - count % batch if count % batch // world < least else count
+    assert together == [list(range(b, min(b + batch, kept))) for b in range(0, kept, batch)]
+    assert all(len(b) == each for part in parts for b in part[: count // batch])
+    if least:
+        assert len({len(part) for part in parts}) == 1
+
+
+def of_ranks(chips, split, world, *, training, epoch=1, batch=4):
+    """Batches of every process, and those of one alone: positions and targets."""
+    settings, found = TrainSettings(batch=batch), []
+    for rank, size in ((0, 1), *((rank, world) for rank in range(world))):
+        batches = loader(
+            chips, split, plain(chips), settings, training=training, rank=rank, world=size
+        )
+        batches.dataset.epoch = epoch
+        found.append([(b.chip, b.target) for b in batches])
+    return found[0], found[1:]
+
+
+def test_processes_that_train_together_see_the_batches_of_one_turned_alike(store):
+    chips = open_chips(store)
+    whole, ranks = of_ranks(chips, "train", 2, training=True)
+    assert len({len(part) for part in ranks}) == 1
+    for position, (chip, target) in enumerate(whole[: len(ranks[0])]):
+        assert torch.equal(torch.cat([part[position][0] for part in ranks]), chip)
+        assert torch.equal(torch.cat([part[position][1] for part in ranks]), target)
+    assert len(whole) - len(ranks[0]) <= 1
+
+
+def test_validation_is_shared_without_a_chip_twice(store):
+    split = zarr.open_group(store, mode="a")["split"]
+    split[:] = np.arange(15) % 3 % 2  # five of validation
+    chips = open_chips(store)
+    for world in (2, 4):
+        ranks = of_ranks(chips, "validation", world, training=False)[1]
+        seen = torch.cat([chip for part in ranks for chip, _ in part]).tolist()
+        assert sorted(seen) == chips.indices("validation").tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranks", "match"),
+    [
+        ({"batch": 5}, {"world": 2}, "a batch of 5 chips cannot be shared by 2 .* 6 for instance"),
+        ({"batch": 4}, {"rank": 2, "world": 2}, "rank=2 is not one of world=2 processes"),
+        ({"batch": 64}, {"world": 32}, "training chips are too few for 32 processes"),
+    ],
+)
+def test_processes_that_cannot_share_are_refused_in_one_line(store, settings, ranks, match):
+    chips = open_chips(store)
+    with pytest.raises(ConfigError, match=match) as caught:
+        loader(chips, "train", plain(chips), TrainSettings(**settings), training=True, **ranks)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "how"),
+    [("eight", "eight"), (True, "eight"), ("paper", "paper"), ("none", None), (False, None)],
+)
+def test_augmentation_is_the_one_that_the_settings_name(store, given, how):
+    chips = open_chips(store)
+    settings = TrainSettings(augment=given)
+    made = loader(chips, "train", plain(chips), settings, training=True).dataset
+    assert (made.augment if made.augment_seed is not None else None) == how
+    made = loader(chips, "validation", plain(chips), settings, training=False)
+    assert made.dataset.augment_seed is None
+
+
+def test_statistics_of_several_stores_are_those_of_all_their_training_chips(store, sharded):
+    chips = open_chips([store, sharded])
+    mean, std = statistics(chips)
+    np.testing.assert_allclose((mean, std), statistics(open_chips(store)), rtol=1e-12)
+    split = zarr.open_group(sharded, mode="a")["split"]
+    split[:] = np.where(split[:] == 0, 3, 0)
+    mean, _ = statistics(open_chips([store, sharded]))
+    # Together the two train on every chip once.
+    every = np.stack([open_chips(store).read(chip)["s2"] for chip in range(15)])
+    np.testing.assert_allclose(mean[4:], np.nanmean(every, axis=(0, 2, 3)), rtol=1e-5)
