@@ -1,4 +1,4 @@
-"""The curve of a run: loss and accuracy an epoch, from its CSV log."""
+"""The curve of a run: loss, accuracy and learning rate an epoch, from its CSV log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_curve(log: Path, path: Path, *, title: str) -> Path:
-    """Draw training and validation loss and accuracy.
+    """Draw training and validation loss and accuracy; the learning rate where it varies.
 
     Parameters
     ----------
@@ -46,20 +46,27 @@ def write_curve(log: Path, path: Path, *, title: str) -> Path:
         raise MissingExtraError(
             'drawing needs matplotlib: pip install "deepforest-xr[viz]".'
         ) from error
-    # Lightning writes training and validation values of an epoch in rows of their own.
+    # One row an epoch; an epoch that was interrupted and run again is there once.
     table = pd.read_csv(log).groupby("epoch").first()
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = np.arange(1, len(table) + 1)
+    varies = table["learning_rate"].nunique() > 1
+    figure = Figure(figsize=(13 if varies else 9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    panels = figure.subplots(1, 3 if varies else 2)
+    for axes, what in zip(panels, ("loss", "accuracy"), strict=False):
         for split, label in (("train", "training"), ("val", "validation")):
-            values = table[f"{split}_{what}"]
-            axes.plot(np.arange(1, len(table) + 1), values, marker="o", markersize=3, label=label)
-        axes.set(xlabel="epoch", ylabel=what)
+            axes.plot(epochs, table[f"{split}_{what}"], marker="o", markersize=3, label=label)
+        axes.set_ylabel(what)
+        axes.legend(frameon=False)
+    if varies:
+        panels[2].plot(epochs, table["learning_rate"], color="0.3")
+        panels[2].set_ylabel("learning rate")
+    for axes in panels:
+        axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
     best = int(np.argmax(table["val_accuracy"].to_numpy()))
-    axes.axvline(best + 1, color="0.6", linestyle=":")
+    panels[1].axvline(best + 1, color="0.6", linestyle=":")
     figure.suptitle(title, fontsize=11)
     with staged(path, overwrite=True) as part:
         figure.savefig(part, dpi=110, format="png")

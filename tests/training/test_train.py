@@ -9,51 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import xarray as xr
 
 from deepforest_xr import models
 from deepforest_xr.chips import ChipSpec, open_chips, write_chips
 from deepforest_xr.errors import ChipError, ConfigError, MissingExtraError, ReadError, WriteError
-from deepforest_xr.grid import Grid
-from deepforest_xr.legend import LandCoverClass, Legend
 from deepforest_xr.models.inputs import Standardisation
 from deepforest_xr.training import TrainSettings, train
 from deepforest_xr.training.module import TrainingModule
 
-LEGEND = Legend("two", tuple(LandCoverClass(c, f"class {c}", "#00ff00") for c in (4, 9)))
-BANDS = ("B02", "B04", "B08")
-QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-2, "device": "cpu"}
+from .problems import BANDS, LEGEND, easy_cube, hits, metrics, run
 
-
-def easy_cube(shape=(160, 192), *, months=(), seed=0):
-    """Class 9 where band B08 is bright, class 4 elsewhere (three pixels in five)."""
-    grid = Grid.from_bounds((0, 0, 10 * shape[1], 10 * shape[0]), crs="EPSG:32721")
-    rng = np.random.default_rng(seed)
-    s2 = rng.normal(0.2, 0.05, (3, *shape)).astype("float32")
-    patches = np.kron(rng.random((shape[0] // 8, shape[1] // 8)) > 0.6, np.ones((8, 8), bool))
-    s2[2] += 0.3 * patches
-    data = {"s2": (("band", "y", "x"), s2)}
-    coords = {"band": list(BANDS), **grid.coords()}
-    if months:
-        s1 = rng.normal(-10, 2, (len(months), 2, *shape)).astype("float32")
-        data["s1"] = (("month", "polarization", "y", "x"), s1)
-        coords |= {"month": list(months), "polarization": ["vv", "vh"]}
-    cube = xr.Dataset(data, coords=coords, attrs={"dataset": "S2"})
-    codes = np.where(patches, 9, 4).astype("uint8")
-    labels = xr.DataArray(codes, dims=("y", "x"), coords=grid.coords(), attrs=LEGEND.attrs())
-    return cube, labels
-
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow():
-    """The U-Net with few filters: the same steps, quicker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepforest_xr.models.unet.ENCODER_FILTERS", (4,) * 6)
-        patch.setattr("deepforest_xr.models.unet.DECODER_FILTERS", (4,) * 5)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +38,6 @@ def finished(store, tmp_path_factory):
     assert signal.getsignal(signal.SIGINT) is handler
     assert checkpoint == out / "checkpoint"
     return out
-
-
-def run(store, out, *, model="u-net", s2_branch=None, **changes):
-    settings = TrainSettings(**(QUICK | changes))
-    return train(
-        store, model=model, out=out, settings=settings, s2_branch=s2_branch, progress=False
-    )
-
-
-def metrics(out):
-    """One row an epoch."""
-    return pd.read_csv(out / "metrics.csv").groupby("epoch").first()
 
 
 @pytest.mark.parametrize(
@@ -112,23 +66,6 @@ def test_unknown_losses_and_weights_are_refused_before_a_run_begins(store, tmp_p
     with pytest.raises(ConfigError, match="inverse-frequency"):
         run(store, tmp_path / "r", class_weights="equal")
     assert not (tmp_path / "r").exists()
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """Raise something in a step of an epoch, once."""
-
-    def at(epoch, error=KeyboardInterrupt):
-        original, left = TrainingModule.training_step, [error]
-
-        def step(self, batch, batch_idx):
-            if left and self.current_epoch == epoch and batch_idx == 1:
-                raise left.pop()
-            return original(self, batch, batch_idx)
-
-        monkeypatch.setattr(TrainingModule, "training_step", step)
-
-    return at
 
 
 def test_an_easy_problem_is_learned(finished, store):
@@ -161,18 +98,7 @@ def test_the_checkpoint_has_the_statistics_of_the_training_chips(finished, store
 
 
 def test_the_checkpoint_scores_what_the_log_says_of_its_epoch(finished, store):
-    checkpoint, chips = models.load(finished / "checkpoint"), open_chips(store)
-    network = checkpoint.build()
-    right = seen = 0
-    for chip in chips.indices("validation"):
-        arrays = chips.read(int(chip))
-        x = (arrays["s2"] - np.array(checkpoint.mean)[:, None, None]) / np.array(checkpoint.std)[
-            :, None, None
-        ]
-        with torch.no_grad():
-            code = np.array([4, 9])[network(torch.tensor(x[None]).float()).argmax(1)[0]]
-        right += int((code == arrays["label"]).sum())
-        seen += code.size
+    right, seen = hits(models.load(finished / "checkpoint"), store)
     assert right / seen == pytest.approx(metrics(finished)["val_accuracy"].max(), abs=2e-3)
 
 
@@ -229,8 +155,10 @@ def test_another_run_in_the_folder_is_refused(store, tmp_path, interrupt):
 
 def test_training_stops_when_validation_gets_no_better(store, tmp_path, monkeypatch):
     def no_better(self):
-        for split in self.hits:
+        for split in self.sums:
             self.log(f"{split}_accuracy", 0.5)
+            self.log(f"{split}_loss", 0.5)
+        self.log("learning_rate", 0.1)
 
     monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", no_better)
     run(store, tmp_path / "r", epochs=9, patience=1)

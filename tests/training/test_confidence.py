@@ -1,0 +1,43 @@
+"""A checkpoint's confidence is fitted to its validation chips."""
+
+import numpy as np
+import pytest
+import torch
+
+from deepforest_xr import models
+from deepforest_xr.chips import ChipSpec, open_chips, write_chips
+from deepforest_xr.models.inputs import Standardisation
+
+from .problems import easy_cube, run
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+def test_the_temperature_is_that_of_the_greatest_likelihood(tmp_path):
+    cube, labels = easy_cube()
+    rng = np.random.default_rng(5)
+    # A quarter of the labels are wrong: a network that is sure of them is too sure.
+    wrong = rng.random(labels.shape) < 0.25
+    labels = labels.copy(data=np.where(wrong, 13 - labels.to_numpy(), labels).astype("uint8"))
+    store = write_chips(cube, labels, tmp_path / "c", spec=ChipSpec(size=32))
+    checkpoint = models.load(run(store, tmp_path / "r", epochs=2))
+    chips = open_chips(store)
+    mean, std = (np.array(a, "float32") for a in (checkpoint.mean, checkpoint.std))
+    scaling = Standardisation(mean, std, 0, is_two_branch=False)
+    margins = []  # logit of the right class minus the other's
+    for chip in chips.indices("validation"):
+        arrays = chips.read(int(chip))
+        (x,) = scaling.apply(arrays["s2"], None)
+        with torch.no_grad():
+            low, high = checkpoint.build()(torch.from_numpy(x)[None])[0].double().numpy()
+        margins.append(np.where(arrays["label"] == 9, high - low, low - high))
+    margins = np.concatenate(margins).ravel()
+
+    def likelihood(temperature):
+        return -np.log1p(np.exp(-margins / temperature)).mean()
+
+    grid = np.geomspace(0.02, 50, 2000)
+    best = grid[np.argmax([likelihood(t) for t in grid])]
+    assert checkpoint.temperature == pytest.approx(best, rel=0.01)
+    assert checkpoint.temperature != pytest.approx(1, rel=0.02)
+    assert likelihood(checkpoint.temperature) > likelihood(1.0)
