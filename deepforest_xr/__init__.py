@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         labels,
         maps,
         models,
+        postprocess,
         sentinel,
         testing,
     )
@@ -75,7 +76,17 @@ _MODULE_OF = {
     "write_stac_item": "maps",
     "write_zarr": "maps",
 }
-_MODULES = ("accuracy", "catalogs", "errors", "labels", "maps", "models", "sentinel", "testing")
+_MODULES = (
+    "accuracy",
+    "catalogs",
+    "errors",
+    "labels",
+    "maps",
+    "models",
+    "postprocess",
+    "sentinel",
+    "testing",
+)
 
 __all__ = [
     "ChipSpec",
@@ -94,6 +105,7 @@ __all__ = [
     "models",
     "open_chips",
     "open_cube",
+    "postprocess",
     "read_failures",
     "read_items",
     "search",

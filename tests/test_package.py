@@ -11,8 +11,8 @@ import deepforest_xr as dfx
 NAMES = {
     "ChipSpec", "Grid", "Legend", "TrainSettings", "accuracy", "align_labels", "assess",
     "catalogs", "classify", "coverage", "errors", "labels", "maps", "models", "open_chips",
-    "open_cube", "read_failures", "read_items", "search", "sentinel", "testing", "train",
-    "write_chips", "write_cog", "write_confusion_picture", "write_items", "write_picture",
+    "open_cube", "postprocess", "read_failures", "read_items", "search", "sentinel", "testing",
+    "train", "write_chips", "write_cog", "write_confusion_picture", "write_items", "write_picture",
     "write_report", "write_stac_item", "write_zarr",
 }  # fmt: skip
 

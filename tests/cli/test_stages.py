@@ -15,7 +15,9 @@ from deepforest_xr.grid import Grid
 
 from .conftest import call
 
-COMMANDS = ("search", "coverage", "cube", "chips", "train", "classify", "assess", "demo")
+COMMANDS = (
+    "search", "coverage", "cube", "chips", "train", "classify", "postprocess", "assess", "demo"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
