@@ -1,0 +1,128 @@
+"""One experiment as chips for networks and as masks for everybody.
+
+The masks are read back from the chips: what the forest and the scores use is what the
+networks were given.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from benchmarks.real.sites import select
+from deepforest_xr.chips import ChipSpec, open_chips, write_chips
+from deepforest_xr.legend import UNLABELLED
+
+LEFT = 0.6
+"""Share of the columns that train, as in the reference scores of ../shared/data."""
+
+LARGEST_CHIP = 256
+STRIDE = 32
+TRAIN, TEST, BUFFER = 0, 2, 3
+
+DEALT = (0.6, 0.2, 0.2)
+HELD_OUT = (0.75, 0.2, 0.05)
+"""Shares where the test pixels lie elsewhere; the smallest part goes back to training."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one site gives to training."""
+
+    site: str
+    chips: Path
+    train: np.ndarray
+    """Labelled pixels that train, dims (y, x)."""
+
+    validation: np.ndarray
+    """Labelled pixels that choose the epoch, dims (y, x)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """What trains and what tests."""
+
+    parts: tuple[Part, ...]
+    test: np.ndarray
+    """Labelled pixels of the test site that count, dims (y, x)."""
+
+
+def split(experiment, sites, work):
+    """Write an experiment's chips, unless they are there, and read back the masks."""
+    by_name = {s.name: s for s in sites}
+    test = by_name[experiment.test]
+    labelled = (test.labels != UNLABELLED).to_numpy()
+    parts = []
+    for name in experiment.train:
+        site, folder = by_name[name], Path(work) / "chips" / experiment.name
+        cube = select(site, experiment)
+        labels = site.labels
+        if experiment.family in {"A2", "C2"}:
+            cube, labels = left_part(cube, labels)
+        parts.append(_cut(name, cube, labels, folder / f"{name}.zarr", experiment.family == "A1"))
+    if experiment.family == "A1":
+        held_out = open_chips(parts[0].chips).mask("test", labelled.shape)
+    elif experiment.is_within:
+        held_out = labelled & (np.arange(labelled.shape[1]) >= cut_column(labelled.shape[1]))
+    else:
+        held_out = labelled
+    return Split(tuple(parts), held_out)
+
+
+def cut_column(columns):
+    """First column that tests."""
+    return int(LEFT * columns)
+
+
+def left_part(cube, labels):
+    """Cube and labels without a pixel of the right part: the left one, mirrored, fills it.
+
+    A network of one tile needs chips of the whole tile's size, and blanks would be a texture
+    of their own. Mirrored pixels have no label.
+    """
+    columns = cube.sizes["x"]
+    cut = cut_column(columns)
+    source = np.pad(np.arange(cut), (0, columns - cut), mode="symmetric")
+    mirrored = cube.isel(x=source).assign_coords(x=cube["x"])
+    is_left = xr.DataArray(np.arange(columns) < cut, dims="x")
+    return mirrored, labels.where(is_left, labels.dtype.type(UNLABELLED)).assign_attrs(labels.attrs)
+
+
+def _cut(name, cube, labels, path, is_dealt):
+    size = min(min(labels.shape) // STRIDE * STRIDE, LARGEST_CHIP)
+    spec = ChipSpec(
+        size=size,
+        cell=size // next(n for n in (7, 6, 5, 4) if size % n == 0),
+        fractions=DEALT if is_dealt else HELD_OUT,
+    )
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_chips(cube, labels, path, spec=spec, overwrite=True)
+        if not is_dealt:
+            _give_test_to_training(path)
+    chips = open_chips(path)
+    masks = (chips.mask(s, labels.shape) for s in ("train", "validation"))
+    return Part(name, path, *masks)
+
+
+def _give_test_to_training(path):
+    """Cells are dealt to three splits; here the test pixels lie elsewhere.
+
+    A chip stands in the store once a split: the labels go to its copy that trains, so that
+    an epoch does not show the same pixels twice.
+    """
+    root = zarr.open_group(path, mode="r+")
+    split, row, col, histogram = (
+        np.asarray(root[name]) for name in ("split", "row", "col", "histogram")
+    )
+    for spare in np.flatnonzero(split == TEST):
+        same = (split == TRAIN) & (row == row[spare]) & (col == col[spare])
+        split[spare] = TRAIN
+        for home in np.flatnonzero(same):
+            ours, more = (np.asarray(root["label"][int(i)]) for i in (home, spare))
+            root["label"][int(home)] = np.where(ours == UNLABELLED, more, ours)
+            histogram[home] += histogram[spare]
+            split[spare] = BUFFER
+    root["split"][:], root["histogram"][:] = split, histogram

@@ -1,0 +1,65 @@
+"""Train everything and write docs/results.md."""
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.measure import machine
+from benchmarks.results import label_noise, networks, scenes
+from benchmarks.results.runs import finish_all
+from deepforest_xr.legend import amazon13
+
+PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--out", type=Path, default=Path("runs/results"))
+    options.add_argument("--page", type=Path, default=PAGE)
+    options.add_argument("--processes", type=int, default=2)
+    options.add_argument("--noise-pixels", type=int, default=4_000_000)
+    options.add_argument("--noise-seeds", type=int, default=2)
+    options.add_argument("--network-pixels", type=int, default=1_000_000)
+    chosen = options.parse_args()
+    noise = label_noise.runs(range(chosen.noise_seeds), chosen.noise_pixels)
+    sweep = networks.runs([0], chosen.network_pixels)
+    sections = [
+        module.section(finish_all(runs, chosen.out, processes=chosen.processes))
+        for module, runs in ((label_noise, noise), (networks, sweep))
+    ]
+    words = [f"--{k.replace('_', '-')} {v}" for k, v in vars(chosen).items() if "_" in k]
+    text = "\n".join([head(chosen.out, " ".join(words)), *sections])
+    chosen.page.write_text(text, encoding="utf-8")
+    print(f"written to {chosen.page}")
+
+
+def head(out, options):
+    """What the tables below are made of."""
+    train, test = scenes.shares(out)
+    rows = [
+        f"| {name} | {100 * a:.2f} | {100 * b:.2f} |"
+        for name, a, b in zip(amazon13().names, train, test, strict=True)
+    ]
+    side, chip = scenes.SIDE, scenes.CHIP
+    return "\n".join(
+        [
+            "# Results on simulated scenes",
+            "",
+            f"`python -m benchmarks.results {options}` writes this page; interrupted, it goes on.",
+            f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}, one thread a run.",
+            "",
+            "**Simulated scenes**: they tell losses, weights and networks apart, they say nothing",
+            f"of how well the Amazon is mapped. Trained on {len(scenes.TRAIN)} scenes of {side} x",
+            f"{side} pixels in chips of {chip}, tested on {len(scenes.TEST)} others, whole. Share",
+            "of the classes in percent:",
+            "",
+            "| class | training | test |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
