@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import zarr
 
 from benchmarks.real.sites import select
 from deepforest_xr.chips import ChipSpec, open_chips, write_chips
@@ -20,11 +19,10 @@ LEFT = 0.6
 
 LARGEST_CHIP = 256
 STRIDE = 32
-TRAIN, TEST, BUFFER = 0, 2, 3
 
 DEALT = (0.6, 0.2, 0.2)
-HELD_OUT = (0.75, 0.2, 0.05)
-"""Shares where the test pixels lie elsewhere; the smallest part goes back to training."""
+HELD_OUT = (0.8, 0.2, 0.0)
+"""Shares where the test pixels lie elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -100,29 +98,6 @@ def _cut(name, cube, labels, path, is_dealt):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_chips(cube, labels, path, spec=spec, overwrite=True)
-        if not is_dealt:
-            _give_test_to_training(path)
     chips = open_chips(path)
     masks = (chips.mask(s, labels.shape) for s in ("train", "validation"))
     return Part(name, path, *masks)
-
-
-def _give_test_to_training(path):
-    """Cells are dealt to three splits; here the test pixels lie elsewhere.
-
-    A chip stands in the store once a split: the labels go to its copy that trains, so that
-    an epoch does not show the same pixels twice.
-    """
-    root = zarr.open_group(path, mode="r+")
-    split, row, col, histogram = (
-        np.asarray(root[name]) for name in ("split", "row", "col", "histogram")
-    )
-    for spare in np.flatnonzero(split == TEST):
-        same = (split == TRAIN) & (row == row[spare]) & (col == col[spare])
-        split[spare] = TRAIN
-        for home in np.flatnonzero(same):
-            ours, more = (np.asarray(root["label"][int(i)]) for i in (home, spare))
-            root["label"][int(home)] = np.where(ours == UNLABELLED, more, ours)
-            histogram[home] += histogram[spare]
-            split[spare] = BUFFER
-    root["split"][:], root["histogram"][:] = split, histogram

@@ -100,6 +100,7 @@ def train(
 
     settings = replace(settings, device=_device(settings))
     _require_fit(store, model, settings)
+    channels = channel_names(store.months, store.bands)
     mean, std = statistics(store)
     run = _describe(store, model, settings, s2_branch, mean)
     network = build_network(store, model, settings, s2_branch)
@@ -115,7 +116,7 @@ def train(
     load_best(network, out)
     checkpoint = Checkpoint.from_module(
         network,
-        bands=channel_names(store.months, store.bands),
+        bands=channels,
         mean=mean.tolist(),
         std=std.tolist(),
         months=store.months,

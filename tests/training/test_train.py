@@ -276,6 +276,16 @@ def test_a_state_cut_in_half_is_refused_in_one_line(store, tmp_path, interrupt):
         run(store, tmp_path / "run")
 
 
+def test_bands_that_a_checkpoint_cannot_name_are_refused_before_a_folder_is_made(tmp_path):
+    cube, labels = easy_cube()
+    twice = cube.assign_coords(band=["B02", "B04", "B04"])
+    chips = write_chips(twice, labels, tmp_path / "c", spec=ChipSpec(size=32))
+    with pytest.raises(ConfigError, match="B04") as caught:
+        run(chips, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_cuda_without_a_gpu_is_refused_before_a_folder_is_made(store, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="shows no GPU: use 'auto' or 'cpu'"):
