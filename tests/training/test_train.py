@@ -15,6 +15,7 @@ from deepforest_xr.chips import ChipSpec, open_chips, write_chips
 from deepforest_xr.errors import ChipError, ConfigError, MissingExtraError, ReadError, WriteError
 from deepforest_xr.models.inputs import Standardisation
 from deepforest_xr.training import TrainSettings, train
+from deepforest_xr.training.data import Batch
 from deepforest_xr.training.module import TrainingModule
 
 from .problems import BANDS, LEGEND, easy_cube, hits, metrics, run
@@ -284,6 +285,22 @@ def test_bands_that_a_checkpoint_cannot_name_are_refused_before_a_folder_is_made
         run(chips, tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_label_without_confidence_counts_as_none(narrow):
+    torch.manual_seed(0)
+    network = models.build("u-net", bands=3, classes=2).eval()
+    module = TrainingModule(network, torch.tensor([1.0, 3.0]), TrainSettings())
+    images, target = torch.randn(2, 3, 32, 32), torch.randint(0, 2, (2, 32, 32))
+    is_sure = torch.rand(2, 32, 32) > 0.5
+    where = torch.tensor([0, 1])
+    weighed = Batch((images,), target, is_sure.float(), where)
+    left_out = Batch((images,), torch.where(is_sure, target, 255), None, where)
+    losses = [
+        module._step(b, "train")[0] for b in (weighed, left_out, left_out._replace(target=target))
+    ]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
+    assert losses[0].item() != pytest.approx(losses[2].item(), rel=1e-6)
 
 
 def test_cuda_without_a_gpu_is_refused_before_a_folder_is_made(store, tmp_path, monkeypatch):
