@@ -24,6 +24,8 @@ from deepforest_xr.atomic import staged
 from deepforest_xr.errors import ConfigError, GridError, ReadError
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import NODATA, Legend
+from deepforest_xr.maps.cog import PERCENT
+from deepforest_xr.maps.sidecars import aux_path, style_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +46,8 @@ MEDIA_TYPES = {
     ".png": "image/png",
     ".json": "application/json",
     ".md": "text/markdown",
+    ".qml": "application/xml",
+    ".xml": "application/xml",
 }
 Moment = str | dt.datetime | None
 
@@ -83,7 +87,8 @@ def write_stac_item(
         JSON file to write.
     assets : mapping of key to path
         Files of the map, e.g. ``{"lulc": "map.tif", "confidence": ..., "preview": ...}``;
-        each must exist. Rasters carry the classes, except under the key ``confidence``.
+        each must exist. Rasters carry the classes, except under the key of a percent layer.
+        Sidecars of a GeoTIFF follow it as ``<key>-style`` and ``<key>-names``.
     datetime, start, end : str (ISO 8601) or datetime
         One moment, or the period the scenes come from; UTC where no zone is given.
     item_id : str, optional
@@ -115,7 +120,8 @@ def write_stac_item(
     described = _describe(source)
     item = _item(described, item_id or path.stem, _period(datetime, start, end))
     for key, file in assets.items():
-        item.add_asset(key, _asset(key, Path(file), path, described))
+        for name, each in _with_sidecars(key, Path(file)).items():
+            item.add_asset(name, _asset(name, each, path, described))
     with staged(path, overwrite=overwrite) as partial:
         text = json.dumps(item.to_dict(transform_hrefs=False), indent=2, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
@@ -198,6 +204,14 @@ def _footprint(grid: Grid) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [[*points, points[0]]]}
 
 
+def _with_sidecars(key: str, file: Path) -> dict[str, Path]:
+    """Give a file and what stands beside it for GDAL and QGIS."""
+    if file.suffix.lower() not in (".tif", ".tiff"):
+        return {key: file}
+    beside = {f"{key}-style": style_path(file), f"{key}-names": aux_path(file)}
+    return {key: file} | {name: path for name, path in beside.items() if path.exists()}
+
+
 def _asset(key: str, file: Path, item: Path, described: _Described) -> pystac.Asset:
     import pystac
 
@@ -209,12 +223,15 @@ def _asset(key: str, file: Path, item: Path, described: _Described) -> pystac.As
     extra: dict[str, Any] = {"file:size": _size(file)}
     if is_raster:
         extra |= {"raster:spatial_resolution": max(described.grid.resolution)}
-    if is_raster and key == "confidence":
-        extra |= {"data_type": "uint8", "nodata": NODATA, "unit": "%"}
+    if is_raster and key in PERCENT:
+        # In a Zarr store the layers have the no data of `lulc`.
+        nodata = PERCENT[key] if suffix == ".tif" else NODATA
+        extra |= {"data_type": "uint8", "nodata": nodata, "unit": "%"}
     elif is_raster:
         classes = classification_classes(described.legend)
         extra |= {"data_type": "uint8", "nodata": NODATA, "classification:classes": classes}
-    role = "data" if is_raster else "overview" if suffix == ".png" else "metadata"
+    roles = {".tif": "data", ".zarr": "data", ".png": "overview", ".qml": "style"}
+    role = roles.get(suffix, "metadata")
     media_type = MEDIA_TYPES.get(suffix)
     return pystac.Asset(f"./{href}", key, None, media_type, [role], extra)
 

@@ -2,13 +2,16 @@
 
 A shard is the unit of writing: one dask task writes one shard and no two tasks touch the
 same file. Irregular dask chunks are made regular first. Nothing is read back or scaled:
-`xarray.open_zarr` gives the same values, dtypes and coordinates.
+`xarray.open_zarr` gives the same values, dtypes and coordinates. A long run can be written
+in several goes (`deepforest_xr.maps.resume`).
 """
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zarr import consolidate_metadata, open_group
@@ -16,14 +19,15 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from deepforest_xr.atomic import staged
+from deepforest_xr.errors import ConfigError, DtypeError
 from deepforest_xr.grid import Grid
+from deepforest_xr.maps.resume import unfinished_path, write_missing
 from deepforest_xr.reader import ATTRIBUTE as READ_FAILURES
 from deepforest_xr.reader import read_failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     import xarray as xr
     from zarr.core.buffer import Buffer
@@ -39,6 +43,7 @@ def write_zarr(
     path: str | Path,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a cube or a map as a sharded Zarr v3 store, whole or not at all.
@@ -51,6 +56,9 @@ def write_zarr(
         Folder to write, on a local or shared file system.
     overwrite : bool
         Replace an existing store, after the new one is complete.
+    resume : bool
+        Keep what is finished when the run stops, in ``.<name>.unfinished`` beside `path`, and
+        go on from it when called again with the same map. Only numbers can be written so.
     progress : callable (done, total), optional
         Called as dask tasks finish. With a distributed client, which has its own
         dashboard, it is not called.
@@ -64,6 +72,8 @@ def write_zarr(
     ------
     GridError
         If `dataset` has no readable grid.
+    ConfigError
+        If what is unfinished there has another model, grid, chunks or attributes.
     WriteError
         If `path` exists, or the store could not be written whole. Errors of this library
         raised by dask tasks pass unchanged.
@@ -75,19 +85,24 @@ def write_zarr(
     grid = Grid.of(dataset)
     with staged(path, overwrite=overwrite) as partial:
         prepared = _prepare(dataset, grid)
+        encoding = {name: _encoding(prepared[name]) for name in prepared.data_vars}
+        store = partial
         with _watched(progress):
-            prepared.to_zarr(
-                _StagedStore(partial),
-                mode="w-",
-                zarr_format=3,
-                consolidated=False,
-                encoding={name: _encoding(prepared[name]) for name in prepared.data_vars},
-            )
-        if READ_FAILURES in dataset.attrs:
-            # Known only now that everything was read.
-            attrs = open_group(str(partial), mode="r+", zarr_format=3).attrs
-            attrs[READ_FAILURES] = read_failures(dataset)
-        _consolidate(partial)
+            if resume:
+                store = _write_in_goes(prepared, Path(path), encoding)
+            else:
+                prepared.to_zarr(
+                    _StagedStore(store),
+                    mode="w-",
+                    zarr_format=3,
+                    consolidated=False,
+                    encoding=encoding,
+                )
+        _keep_failures(store, dataset)
+        _consolidate(store)
+        if resume:
+            store.rename(partial)
+            shutil.rmtree(store.parent, ignore_errors=True)
     return partial.parent.parent / partial.name
 
 
@@ -160,6 +175,31 @@ def _encoding(array: xr.DataArray) -> dict[str, Any]:
         inner.append(chunk)
     codec = ZstdCodec(level=ZSTD_LEVEL)
     return {"chunks": tuple(inner), "shards": tuple(shards), "compressors": (codec,)}
+
+
+def _write_in_goes(prepared: xr.Dataset, path: Path, encoding: dict[Any, dict[str, Any]]) -> Path:
+    try:
+        return write_missing(
+            prepared,
+            path,
+            encoding=encoding,
+            open_store=_StagedStore,
+            ignored=frozenset({READ_FAILURES}),
+        )
+    except (ConfigError, DtypeError):
+        raise  # what is there is another map's, or nothing
+    except BaseException:
+        # The next go does not read these scenes again and would not know.
+        _keep_failures(unfinished_path(path) / path.name, prepared)
+        raise
+
+
+def _keep_failures(store: Path, dataset: xr.Dataset) -> None:
+    """Add what could not be read, known only after the reading, to what earlier goes met."""
+    if READ_FAILURES in dataset.attrs and (store / "zarr.json").is_file():
+        attrs = open_group(str(store), mode="r+", zarr_format=3).attrs
+        earlier: Any = attrs.get(READ_FAILURES, [])
+        attrs[READ_FAILURES] = list(dict.fromkeys([*earlier, *read_failures(dataset)]))
 
 
 def _consolidate(store: Path) -> None:

@@ -33,6 +33,27 @@ def make_map():
 
 
 @pytest.fixture
+def make_percent(make_map):
+    """The map with all layers in percent, 0 where there is no class, as `classify` gives them."""
+
+    def make(shape=(37, 53), **options):
+        dataset = make_map(shape, **options)
+        rng = np.random.default_rng(3)
+        names = [c.name for c in amazon13().classes]
+        chunks = {k: v for k, v in (options.get("chunks") or {}).items() if k in ("y", "x")}
+        for name in ("entropy", "margin", "probability"):
+            dims = ("class", "y", "x") if name == "probability" else ("y", "x")
+            size = (len(names), *shape) if name == "probability" else shape
+            values = rng.integers(0, 101, size).astype("uint8")
+            layer = xr.DataArray(values, dims=dims, attrs={"units": "percent"})
+            dataset[name] = layer.where(dataset.lulc.compute() != 0, np.uint8(0)).chunk(chunks)
+            dataset[name].attrs = {"units": "percent", "long_name": f"{name} of the map"}
+        return dataset.assign_coords({"class": names})
+
+    return make
+
+
+@pytest.fixture
 def failing():
     """A map whose last block raises when it is computed; the others are written before."""
 

@@ -102,6 +102,34 @@ def test_files_are_found_from_the_item_and_measured(written, tmp_path):
     assert pystac.Item.from_file(path).assets["lulc"].media_type == pystac.MediaType.COG
 
 
+def test_what_stands_beside_a_geotiff_is_listed_with_it(make_percent, tmp_path):
+    dataset = make_percent()
+    assets = {
+        name: write_cog(dataset, tmp_path / "map.tif", variable=name)
+        for name in ("lulc", "confidence", "entropy", "probability")
+    }
+    (tmp_path / "map.png").write_bytes(b"")
+    (tmp_path / "report.qml").write_text("of something else")
+    assets["preview"] = tmp_path / "map.png"
+    path = write_stac_item(dataset, tmp_path / "map.json", assets=assets, **YEAR)
+    found = json.loads(path.read_text())["assets"]
+    hrefs = {key: asset["href"].removeprefix("./") for key, asset in found.items()}
+    assert hrefs == {
+        "lulc": "map.tif", "lulc-style": "map.qml", "lulc-names": "map.tif.aux.xml",
+        "confidence": "map_confidence.tif", "confidence-style": "map_confidence.qml",
+        "entropy": "map_entropy.tif", "entropy-style": "map_entropy.qml",
+        "probability": "map_probability.tif", "probability-style": "map_probability.qml",
+        "preview": "map.png",
+    }  # fmt: skip
+    assert found["lulc-style"]["roles"] == ["style"]
+    assert found["lulc-names"]["type"] == "application/xml"
+    nodata = {key: asset["nodata"] for key, asset in found.items() if "nodata" in asset}
+    assert nodata == {"lulc": 0, "confidence": 0, "entropy": 255, "probability": 255}
+    assert {key for key, asset in found.items() if asset.get("unit") == "%"} == set(nodata) - {
+        "lulc"
+    }
+
+
 @pytest.mark.parametrize("kind", ["dataset", "zarr", "cog"])
 def test_a_map_is_described_alike_in_memory_and_on_disk(written, tmp_path, kind):
     dataset, assets = written(crs="ESRI:102033")

@@ -12,11 +12,12 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepforest_xr.errors import ReadError, WriteError
+from deepforest_xr.errors import ConfigError, DtypeError, ReadError, WriteError
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import Legend, amazon13
 from deepforest_xr.maps import write_zarr
 from deepforest_xr.maps.zarr import shard_layout
+from deepforest_xr.reader import Failures
 
 
 def names(folder):
@@ -211,4 +212,134 @@ def test_tasks_that_outlive_a_failure_do_not_bring_the_folder_back(make_map, tmp
     with pytest.raises(WriteError, match="first"):
         write_zarr(dataset[["lulc"]], tmp_path / "a.zarr")
     finished.wait(1.0)
+    assert names(tmp_path) == []
+
+
+def test_percent_layers_stay_bytes_with_their_units(make_percent, tmp_path):
+    dataset = make_percent(chunks={"y": 20})
+    write_zarr(dataset, tmp_path / "map.zarr")
+    with xr.open_zarr(tmp_path / "map.zarr") as read:
+        for name in ("entropy", "margin", "probability"):
+            assert read[name].dtype == "uint8"
+            assert "_FillValue" not in {*read[name].attrs, *read[name].encoding}  # 0 % is a value
+            stored = read[name].attrs
+            assert (stored["units"], stored["long_name"]) == ("percent", f"{name} of the map")
+            np.testing.assert_array_equal(read[name], dataset[name])
+        assert read["class"].to_numpy().tolist() == amazon13().names
+
+
+@pytest.fixture
+def interrupted(make_percent, tmp_path):
+    """A map of nine blocks that stops, as Ctrl+C stops it, and keeps count; six are empty."""
+    chunks = {"y": 16, "x": 20}
+
+    def make(calls=None, *, stop_after=None, model="a" * 64):
+        calls = [] if calls is None else calls
+        dataset = make_percent(chunks=chunks).drop_vars("probability")
+        dataset.attrs["model_sha256"] = model
+
+        def block(values, block_info=None):
+            place = block_info[0]["chunk-location"]
+            if len(calls) == stop_after:
+                raise KeyboardInterrupt
+            calls.append(place)
+            return values
+
+        codes = dataset.lulc.to_numpy().copy()
+        codes[:32] = 0  # zarr leaves out shards of zeros where it may
+        lazy = dataset.lulc.copy(data=codes).chunk(chunks).data.map_blocks(block, dtype="uint8")
+        return dataset.assign(lulc=dataset.lulc.copy(data=lazy))
+
+    return make
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(interrupted, tmp_path):
+    import dask
+
+    path, first, second = tmp_path / "map.zarr", [], []
+    with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
+        write_zarr(interrupted(first, stop_after=5), path, resume=True)
+    assert names(tmp_path) == [".map.zarr.unfinished"]
+    written = {
+        tuple(map(int, p.parts[-2:]))
+        for p in (tmp_path / ".map.zarr.unfinished/map.zarr/lulc/c").glob("*/*")
+    }
+    assert len(first) == 5
+    assert written == set(first)
+    write_zarr(interrupted(second), path, resume=True)
+    assert set(second) == {(y, x) for y in range(3) for x in range(3)} - written
+    assert names(tmp_path) == ["map.zarr"]
+    whole = interrupted()
+    with xr.open_zarr(path) as read:
+        for name in ("lulc", "confidence", "entropy", "margin"):
+            np.testing.assert_array_equal(read[name], whole[name])
+        assert Grid.of(read) == Grid.of(whole)
+        assert Legend.from_attrs(read.lulc.attrs) == amazon13()
+    write_zarr(whole, tmp_path / "once.zarr")
+    for name in ("zarr.json", "lulc/zarr.json"):
+        once = json.loads((tmp_path / "once.zarr" / name).read_text())
+        assert json.loads((path / name).read_text()) == once
+
+
+@pytest.mark.parametrize("other", ["model", "legend", "grid", "names", "chunks", "layers"])
+def test_an_unfinished_map_is_never_mixed_with_another(interrupted, make_map, tmp_path, other):
+    path = tmp_path / "map.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        write_zarr(interrupted(stop_after=0), path, resume=True)
+    changed = interrupted(model="b" * 64 if other == "model" else "a" * 64)
+    if other == "legend":
+        changed.lulc.attrs["flag_colors"] = changed.lulc.attrs["flag_colors"].swapcase()
+    elif other == "grid":
+        changed = changed.assign_coords(x=changed.x + 10)
+    elif other == "names":
+        changed = changed.assign_coords({"class": changed["class"].to_numpy()[::-1]})
+    elif other == "chunks":
+        changed = changed.chunk(y=12)
+    elif other == "layers":
+        changed = changed.drop_vars("margin")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(ConfigError, match="is another map: ") as caught:
+        write_zarr(changed, path, resume=True, overwrite=True)
+    assert "\n" not in str(caught.value)
+    if other == "model":
+        assert "model_sha256 was aaaa" in str(caught.value)
+        assert "is now bbbb" in str(caught.value)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_what_an_earlier_go_could_not_read_is_not_forgotten(interrupted, tmp_path):
+    for line, stop_after in (("a.tif: gone", 5), ("b.tif: gone", None)):
+        dataset = interrupted(stop_after=stop_after)
+        dataset.attrs["read_failures"] = Failures([line])
+        try:
+            write_zarr(dataset, tmp_path / "map.zarr", resume=True)
+        except KeyboardInterrupt:
+            assert stop_after
+    with xr.open_zarr(tmp_path / "map.zarr") as read:
+        assert read.attrs["read_failures"] == ["a.tif: gone", "b.tif: gone"]
+
+
+def test_a_store_that_was_hardly_begun_is_begun_anew(interrupted, tmp_path):
+    folder = tmp_path / ".map.zarr.unfinished"
+    (folder / "map.zarr" / "lulc").mkdir(parents=True)
+    (folder / "begun.json").write_text("{")
+    write_zarr(interrupted(), tmp_path / "map.zarr", resume=True)
+    with xr.open_zarr(tmp_path / "map.zarr") as read:
+        np.testing.assert_array_equal(read.lulc, interrupted().lulc)
+    assert names(tmp_path) == ["map.zarr"]
+
+
+def test_lazy_coordinates_are_written_in_several_goes_too(make_map, tmp_path):
+    dataset = make_map(chunks={"y": 16})
+    slope = xr.DataArray(np.arange(37 * 53.0).reshape(37, 53), dims=("y", "x")).chunk(y=16)
+    write_zarr(dataset.assign_coords(slope=slope), tmp_path / "a.zarr", resume=True)
+    with xr.open_zarr(tmp_path / "a.zarr") as read:
+        np.testing.assert_array_equal(read.slope, slope)
+
+
+def test_times_are_not_written_in_several_goes(make_map, tmp_path):
+    dataset = make_map()
+    dataset["seen"] = dataset.lulc.astype("datetime64[s]")
+    with pytest.raises(DtypeError, match="'seen'"):
+        write_zarr(dataset, tmp_path / "a.zarr", resume=True)
     assert names(tmp_path) == []
