@@ -199,9 +199,20 @@ def _order(layers: xr.DataArray, legend: Legend) -> list[int]:
     """Codes of the layers, which are named as `classify` does, by code, or not at all."""
     if "class" not in layers.coords:
         return list(legend.codes)
-    code_of = dict(zip(legend.names, legend.codes, strict=True))
     named = layers["class"].to_numpy().tolist()
-    return [code_of[name] if name in code_of else int(name) for name in named]
+    if all(name in legend.codes for name in named):
+        return [int(name) for name in named]
+    # Attributes join names by blanks and underscores: the plain name may have had either.
+    plain = [str(name).replace("_", " ") for name in named]
+    ours = [name.replace("_", " ") for name in legend.names]
+    if plain == ours:
+        return list(legend.codes)
+    if len(set(ours)) == len(ours) and set(plain) <= set(ours):
+        return [legend.codes[ours.index(name)] for name in plain]
+    raise LabelError(
+        f"the layers of probability are {named[:4]}, the map's legend {legend.names[:4]}: name "
+        "them by the legend's names or codes."
+    )
 
 
 def _one_array(data: xr.DataArray | xr.Dataset, side: str) -> xr.DataArray:

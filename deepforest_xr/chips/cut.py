@@ -124,6 +124,7 @@ class Scene:
         require_known(label, self.legend)
         if weights is not None:
             pixels["weight"] = pack_weights(weights.to_numpy())
+            label[pixels["weight"] == 0] = UNLABELLED
         return Strip(row, pixels, label, clipped)
 
     def cut(self, strip: Strip, cells: NDArray[np.uint8] | None) -> Iterator[tuple[Entry, Pixels]]:

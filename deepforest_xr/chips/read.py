@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import combinations
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ ALIKE = (
     ("Sentinel-1 months", "cut them from cubes of the same months"),
     ("sizes", "cut them with one size"),
     ("legends", "align all labels to one legend"),
+    ("Sentinel-1 quantities", "open all cubes from one kind of Sentinel-1 product"),
 )
 """What stores of one set have in common, and what to do where they do not."""
 
@@ -208,9 +209,12 @@ def open_chips(path: str | Path | Sequence[str | Path]) -> Chips:
     parts = tuple(open_store(Path(one)) for one in paths)
     for first, part in zip(parts[:1] * len(parts), parts[1:], strict=False):
         _require_alike(first, part)
-    for one, other in pairwise(sorted(part.path.resolve() for part in parts)):
-        if one == other:
-            raise ChipError(f"{str(one)!r} is given twice: its chips would count double.")
+    for one, other in combinations(parts, 2):
+        if one.path.resolve() == other.path.resolve() or one.fingerprint == other.fingerprint:
+            raise ChipError(
+                f"{str(one.path)!r} and {str(other.path)!r} hold the same chips, which would count "
+                "double: give one of them."
+            )
     split = np.concatenate([part.split for part in parts])
     chips = Chips(parts, split, np.concatenate([part.histogram for part in parts]))
     for code, name in enumerate(SPLITS[:2]):
@@ -235,6 +239,9 @@ def _facts(store: Store) -> tuple[list[str], ...]:
         [str(month) for month in store.months or ()],
         [f"{store.size} pixels"],
         [f"{c.code} {c.name}" for c in store.legend.classes],
+        [str(store.attrs["cube"].get("s1_quantity", "gamma0")).split(",")[0]]
+        if store.months
+        else [],
     )
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import numpy as np
 from numcodecs import zstd  # type: ignore[import-untyped]
 from zarr.storage import LocalStore
@@ -100,8 +101,12 @@ class Shards:
         begin = file.seek(0, os.SEEK_END) - CHECKSUM_BYTES - self.chips * ENTRY.size
         if begin < 0:
             raise ValueError("its shard is shorter than an index")
-        file.seek(begin + number * ENTRY.size)
-        place, length = ENTRY.unpack(file.read(ENTRY.size))
+        file.seek(begin)
+        index = file.read()
+        checksum = int.from_bytes(index[-CHECKSUM_BYTES:], "little")
+        if google_crc32c.value(index[:-CHECKSUM_BYTES]) != checksum:
+            raise ValueError("its shard's index is damaged")
+        place, length = ENTRY.unpack_from(index, number * ENTRY.size)
         if place == length == ABSENT:
             return None
         if place + length > begin:

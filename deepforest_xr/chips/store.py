@@ -177,6 +177,12 @@ def open_store(path: Path) -> Store:
         )
     arrays: Any = {name: root[name] for name in ("s2", "s1", "label", "weight") if name in root}
     months = attrs["months"]
+    needed = {"s2", "label", *(("s1",) if months else ()), *attrs.get("arrays", ())}
+    if absent := sorted(needed - set(arrays)):
+        raise ReadError(
+            f"{str(path)!r} lacks its array {absent[0]!r}: copy the store again, or write it again "
+            "with write_chips."
+        )
     return Store(
         path,
         root,

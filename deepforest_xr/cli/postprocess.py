@@ -36,8 +36,9 @@ def postprocess(
     ] = None,
     mmu: Annotated[float | None, typer.Option(help="Minimum mapping unit in hectares.")] = None,
     connectivity: Annotated[
-        int, typer.Option(help="Of --mmu: 4 joins pixels by sides, 8 by corners too.")
-    ] = 4,
+        int | None,
+        typer.Option(help="Of --mmu: 4, the default, joins pixels by sides, 8 by corners too."),
+    ] = None,
     cog: Annotated[Path | None, typer.Option(help="Also a GeoTIFF.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also a quick-look PNG.")] = None,
     overwrite: Overwrite = False,
@@ -47,9 +48,12 @@ def postprocess(
     Example: `deepforest-xr postprocess map.zarr --smooth bayes --mmu 0.5 --out smooth.zarr`
     """
     import deepforest_xr as dfx
+    from deepforest_xr.maps.cog import cog_files
 
     _require_steps(crf, cube, smooth, window, smoothness, mmu)
-    require_free([out, cog, picture], overwrite=overwrite)
+    if mmu is None and connectivity is not None:
+        raise typer.BadParameter("--connectivity is for --mmu.")
+    require_free([out, *(cog_files(cog) if cog else ()), picture], overwrite=overwrite)
     result = open_store(map_)
     if crf is not None:
         opened = None if cube is None else open_store(cube)
@@ -57,7 +61,7 @@ def postprocess(
     if smooth is not None:
         result = _smoothed(result, smooth, window, smoothness)
     if mmu is not None:
-        result = dfx.postprocess.minimum_mapping_unit(result, mmu, connectivity=connectivity)
+        result = dfx.postprocess.minimum_mapping_unit(result, mmu, connectivity=connectivity or 4)
     with bar("Post-processing") as progress:
         dfx.write_zarr(result, out, overwrite=overwrite, progress=progress)
     written = open_store(out)

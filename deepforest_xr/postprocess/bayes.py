@@ -76,8 +76,9 @@ def bayesian_smoothing(
     Returns
     -------
     Dataset
-        As `result`, lazy where it is, 0 where it was: ``lulc`` the likeliest class of the
-        smoothed probabilities, ``confidence`` and ``probability`` uint8 percent of them.
+        As `result`, lazy where it is, 0 where it or all its probabilities were: ``lulc`` the
+        likeliest class of the smoothed probabilities, ``confidence`` and ``probability`` uint8
+        percent of them.
         ``attrs["postprocess"]`` says what was done.
 
     Raises
@@ -130,7 +131,8 @@ def _smooth(
     smoothness: float,
     fraction: float,
 ) -> NDArray[np.uint8]:
-    valid = planes[0] != NODATA
+    # Without any probability there is nothing to smooth, and nothing to tell the neighbours.
+    valid = (planes[0] != NODATA) & planes[1:].any(axis=0)
     logits = np.where(valid, logits_of(planes[1:]), np.nan)
     smoothed = np.stack(
         [posterior(plane, window=window, smoothness=smoothness, fraction=fraction)

@@ -180,7 +180,8 @@ def _confidence(result: xr.Dataset, new: xr.DataArray) -> xr.DataArray:
     core: list[list[str]] = [[], [], []]
     codes = None
     if "probability" in result:
-        inputs.append(result["probability"].chunk({"class": -1}))
+        share = result["probability"]
+        inputs.append(share if share.chunks is None else share.chunk({"class": -1}))
         core.append(["class"])
         codes = np.array(Legend.from_attrs(new.attrs).codes)
     found: xr.DataArray = xr.apply_ufunc(

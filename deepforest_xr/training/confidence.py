@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
     from deepforest_xr.models.network import Network
     from deepforest_xr.training.fit import Fit
 
+log = logging.getLogger(__name__)
+
 CHIPS, PIXELS = 64, 8192
 """Of validation at most, and labelled pixels of each at most; both taken evenly."""
+
+FEWEST = 20
+"""Wrong pixels from which a confidence can be learnt."""
+
+SENSIBLE = (0.1, 10.0)
+"""A temperature beyond says that validation is too easy or its labels are chance."""
 
 
 def fit_temperature(network: Network, store: Chips, job: Fit) -> float:
@@ -34,8 +43,9 @@ def fit_temperature(network: Network, store: Chips, job: Fit) -> float:
     Returns
     -------
     float
-        For `Checkpoint.temperature`. It makes confidence agree with the labels of validation:
-        where these are noisy, a map is right more often than it says.
+        For `Checkpoint.temperature`, 1 where validation cannot say. It makes confidence agree
+        with the labels of validation: where these are noisy, a map is right more often than it
+        says.
     """
     scaling = job.standardisation(network, store)
     data = ChipTensors(store, "validation", scaling, augment_seed=None)
@@ -43,7 +53,18 @@ def fit_temperature(network: Network, store: Chips, job: Fit) -> float:
     found = [_sample(network, data, int(place)) for place in _evenly(len(data), CHIPS)]
     network.cpu()
     logits, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return temperature_scale(logits, labels)
+    wrong = int((logits.argmax(axis=1) != labels).sum())
+    temperature = temperature_scale(logits, labels)
+    if wrong < FEWEST or not SENSIBLE[0] <= temperature <= SENSIBLE[1]:
+        log.warning(
+            "the confidence is left as it is: %d of %d validation pixels are wrong, which gives a "
+            "temperature of %.3g; take more validation chips",
+            wrong,
+            len(labels),
+            temperature,
+        )
+        return 1.0
+    return temperature
 
 
 @torch.inference_mode()

@@ -143,7 +143,8 @@ class ChipTensors(Dataset[Batch]):
         90 degrees with probability 1/2 and mirrored left to right with probability 1/2.
     month_dropout : float
         Probability that a Sentinel-1 month is missing, both polarizations; at least one of
-        a chip's months stays. A network then learns to do without any of them.
+        the months in which a chip has a value stays. A network then learns to do without any
+        of them.
     dropout_seed : int
         Which months go.
     """
@@ -199,7 +200,7 @@ class ChipTensors(Dataset[Batch]):
             self._standardise(s2[slot], "s2", stored["s2"])
             if len(s1[slot]):
                 self._standardise(s1[slot], "s1", stored["s1"])
-                s1[slot][self._is_gone(draw).repeat(2)] = 0
+                s1[slot][self._is_gone(draw, stored["s1"]).repeat(2)] = 0
             self.index_of_code.take(stored["label"], out=target[slot], mode="clip")
             if weight is not None and "weight" in stored:
                 WEIGHT.unpack_into(weight[slot], stored["weight"])
@@ -241,12 +242,15 @@ class ChipTensors(Dataset[Batch]):
         if is_missing.any():
             np.copyto(out, np.float32(0), where=is_missing)
 
-    def _is_gone(self, draw: Draw) -> NDArray[np.bool_]:
-        """Months that a chip is to do without."""
-        if not self.month_dropout:
-            return np.zeros(self.months, dtype=bool)
-        seed = (self.dropout_seed, draw.epoch, draw.number, 1)
-        return dropped_months(self.months, self.month_dropout, seed=seed)
+    def _is_gone(self, draw: Draw, stored: NDArray[Any]) -> NDArray[np.bool_]:
+        """Months that a chip is to do without, of those in which it has a value."""
+        is_gone = np.zeros(len(stored), dtype=bool)
+        if self.month_dropout:
+            is_missing = stored == PACKINGS["s1"].missing
+            seen = np.flatnonzero(~is_missing.all(axis=(1, 2, 3)))
+            seed = (self.dropout_seed, draw.epoch, draw.number, 1)
+            is_gone[seen] = dropped_months(len(seen), self.month_dropout, seed=seed)
+        return is_gone
 
 
 class EpochOrder(Sampler[Draw]):
@@ -442,7 +446,7 @@ def dropped_months(months: int, probability: float, *, seed: tuple[int, ...]) ->
     """Draw the months that go missing, each alike and on its own, but never all of them."""
     rng = np.random.default_rng(seed)
     is_gone = rng.random(months) < probability
-    if is_gone.all():
+    if months and is_gone.all():
         is_gone[rng.integers(months)] = False
     return is_gone
 

@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,6 @@ from deepforest_xr.training.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import lightning.pytorch as lp
     from lightning.pytorch.loggers import CSVLogger, Logger
@@ -120,6 +120,8 @@ def fit(network: Network, store: Chips, job: Fit, *, rank: int = 0) -> None:
     if job.is_continued:
         _require_whole(last)
         log.info("continuing the run in %s", job.out)
+        if _has_stopped(last):
+            return
     world = settings.devices
     with _quiet(), _saving(job.out):
         trainer = _trainer(job, rank)
@@ -161,14 +163,35 @@ def load_best(network: Network, out: Path) -> None:
     network.cpu().eval()
 
 
+def _has_stopped(last: Path) -> bool:
+    """Whether a run had ended by its patience; Lightning would train on."""
+    state = torch.load(last, map_location="cpu", weights_only=True)["callbacks"]
+    stops = [kept for name, kept in state.items() if name.startswith("EarlyStopping")]
+    return any(kept["wait_count"] >= kept["patience"] for kept in stops)
+
+
 def _trainer(job: Fit, rank: int) -> lp.Trainer:
     import lightning.pytorch as lp
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
     from lightning.pytorch.strategies import DDPStrategy
 
+    class InFolder(ModelCheckpoint):
+        """Keeps what was best when the run's folder was moved."""
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            def here(path: str) -> str:
+                return str(job.out.resolve() / Path(path).name) if path else path
+
+            paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+            best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+            moved = {name: here(state_dict[name]) for name in paths}
+            super().load_state_dict(
+                state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath}
+            )
+
     settings = job.settings
-    best = ModelCheckpoint(
+    best = InFolder(
         job.out,
         "best",
         monitor="val_accuracy",
@@ -221,9 +244,13 @@ def _keep_log(csv: CSVLogger, out: Path, epoch: int) -> None:
     import pandas as pd
 
     log_file = out / "metrics.csv"
-    if not log_file.exists():
+    try:
+        rows = pd.read_csv(log_file)
+    except FileNotFoundError:
         return
-    rows = pd.read_csv(log_file)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError):
+        log.warning("%s was not written whole, its earlier epochs are lost", log_file)
+        return
     writer = csv.experiment
     rows[rows["epoch"] <= epoch].to_csv(log_file, index=False)
     writer.metrics_keys = list(rows.columns)

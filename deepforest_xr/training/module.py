@@ -67,7 +67,7 @@ class TrainingModule(lp.LightningModule):
         self.origin = origin
         self.register_buffer("weights", weights)
         self.average = Average(network, self.settings.ema) if self.settings.ema else None
-        # Loss times weight, weight, right pixels, labelled pixels.
+        # Loss times weight, weight, right and labelled pixels by the confidence in their labels.
         self.sums = {"train": np.zeros(4), "val": np.zeros(4)}
         self.rate = self.settings.learning_rate
         self.momenta = {m: m.momentum or 0.0 for m in _batch_norms(network)}
@@ -195,12 +195,11 @@ class TrainingModule(lp.LightningModule):
         fused = output.fused if isinstance(output, Heads) else output
         labelled = target != IGNORED
         weight = self.get_buffer("weights").double()[target[labelled]]
-        if batch.weight is not None:
-            weight = weight * batch.weight[labelled]
-        total = weight.sum()
-        right = (fused.argmax(1) == target)[labelled].sum()
+        sure = torch.ones_like(weight) if batch.weight is None else batch.weight[labelled].double()
+        total = (weight * sure).sum()
+        right = ((fused.argmax(1) == target)[labelled] * sure).sum()
         # One transfer from the device for all of them.
-        numbers = torch.stack([loss.detach().double() * total, total, right, labelled.sum()])
+        numbers = torch.stack([loss.detach().double() * total, total, right, sure.sum()])
         self.sums[split] += numbers.cpu().numpy()
         return loss, output, total
 

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from deepforest_xr.errors import ConfigError
-from deepforest_xr.training.settings import TrainSettings
+from deepforest_xr.training.settings import ELSEWHERE, TrainSettings
 
 if TYPE_CHECKING:
     from deepforest_xr.chips import Chips
@@ -77,24 +77,30 @@ def recipe_of(name: str, **changes: Any) -> TrainSettings:
     return replace(settings, **changes)
 
 
-def deviations(name: str, chips: Chips) -> list[str]:
-    """Say where chips are not what a recipe was made for, a phrase for each point.
+def deviations(settings: TrainSettings, chips: Chips) -> list[str]:
+    """Say where settings and chips are not what the paper's recipe is, a phrase for each point.
 
     Parameters
     ----------
-    name : str
-        One of `RECIPES`; only the paper's says anything of its chips.
+    settings : TrainSettings
+        Only the paper's recipe says anything.
     chips : Chips
         From `open_chips`.
     """
-    if name != "paper":
+    if settings.recipe != "paper":
         return []
-    found = []
+    paper, given = RECIPES["paper"].to_dict(), settings.to_dict()
+    found = [
+        f"{field} is {given[field]!r}, the paper's {paper[field]!r}"
+        for field in sorted(set(paper) - ELSEWHERE - {"epochs", "seed"})
+        if given[field] != paper[field]
+    ]
     size = int(chips.attrs["size"])
     if size != PAPER_SIZE:
         found.append(f"chips have {size} pixels, the paper's {PAPER_SIZE}")
-    used = {split: len(chips.indices(split)) for split in ("train", "validation", "test")}
-    share = used["train"] / sum(used.values())
+    # By pixels: with cells, a chip stands in the store once a split.
+    used = {s: chips.class_counts(s).sum() for s in ("train", "validation", "test")}
+    share = used["train"] / max(sum(used.values()), 1)
     if abs(share - PAPER_SHARE) > SHARE_TOLERANCE:
-        found.append(f"{share:.0%} of the chips are for training, the paper's {PAPER_SHARE:.0%}")
+        found.append(f"{share:.0%} of the labels are for training, the paper's {PAPER_SHARE:.0%}")
     return found

@@ -92,7 +92,7 @@ class TrainSettings:
 
     workers: int = 0
     """Processes that read ahead, for each of `devices`; 0 reads between the steps. Results are
-    the same."""
+    the same. A script needs ``if __name__ == "__main__":`` around its call then."""
 
     tensorboard: bool = False
     """Write the log for TensorBoard too, into ``tensorboard/``."""

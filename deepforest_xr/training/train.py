@@ -20,7 +20,13 @@ import numpy as np
 
 from deepforest_xr.atomic import staged
 from deepforest_xr.chips import Chips, open_chips
-from deepforest_xr.errors import ChipError, ConfigError, MissingExtraError, WriteError
+from deepforest_xr.errors import (
+    ChipError,
+    ConfigError,
+    MissingExtraError,
+    ReadError,
+    WriteError,
+)
 from deepforest_xr.models import Checkpoint, channel_names, entry
 from deepforest_xr.training.curve import write_curve
 from deepforest_xr.training.recipes import deviations, recipe_of
@@ -205,7 +211,7 @@ def _require_fit(store: Chips, model: str, settings: TrainSettings) -> None:
 
 def _advise(store: Chips, settings: TrainSettings) -> None:
     """Log what is allowed but may surprise."""
-    for phrase in deviations(settings.recipe, store):
+    for phrase in deviations(settings, store):
         log.warning("recipe %r: %s", settings.recipe, phrase)
     counts = store.class_counts("train")
     unseen = [c.name for c, n in zip(store.legend.classes, counts, strict=True) if not n]
@@ -247,13 +253,23 @@ def _describe(
     }
 
 
+def _read_card(card: Path) -> Any:
+    try:
+        return json.loads(card.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ReadError(
+            f"{str(card)!r} was not written whole, the run cannot be continued: delete the folder "
+            "and train again."
+        ) from None
+
+
 def _claim(out: Path, run: dict[str, Any]) -> bool:
     """Make the folder a run's own; True for a new one, False for one to continue."""
     card = out / "run.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
         if card.exists():
-            if json.loads(card.read_text(encoding="utf-8")) != json.loads(json.dumps(run)):
+            if _read_card(card) != json.loads(json.dumps(run)):
                 raise ConfigError(
                     f"{str(out)!r} holds an interrupted run with other chips, model or settings: "
                     "choose another folder, or delete it."
@@ -261,6 +277,8 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
             return not (out / "last.ckpt").exists()
         with staged(card) as part:
             part.write_text(json.dumps(run, indent=2), encoding="utf-8")
+    except ReadError:
+        raise
     except OSError as error:
         raise WriteError(f"run folder {str(out)!r} cannot be written: {error}.") from error
     return True

@@ -125,6 +125,8 @@ def test_the_layers_of_a_map_may_stand_in_any_order(confident):
     turned = lulc.isel({"class": [1, 0]}).transpose("x", "y", "class")
     named = turned.assign_coords({"class": ["Land", "Water"]})  # as classify names them
     found = [assess(x, labels, calibration=True).temperature for x in (lulc, turned, named)]
+    with pytest.raises(LabelError, match="name them by the legend's names or codes"):
+        assess(named.assign_coords({"class": ["Land", "Sea"]}), labels, calibration=True)
     assert found[0].temperature == found[1].temperature == found[2].temperature
 
 

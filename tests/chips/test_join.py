@@ -1,5 +1,7 @@
 """Several stores are one set of chips: positions count through, unlike chips are refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -45,6 +47,28 @@ def all_but(path, *codes):
     """Give the chips of some splits to the buffer."""
     split = zarr.open_group(path, mode="a")["split"]
     split[:] = np.where(np.isin(split[:], codes), 3, split[:])
+
+
+def test_a_copy_of_a_store_is_refused(tiles, tmp_path):
+    shutil.copytree(tiles[0], tmp_path / "copy.zarr")
+    with pytest.raises(ChipError, match=r"west.zarr.*copy.zarr.*hold the same chips") as caught:
+        open_chips([*tiles, tmp_path / "copy.zarr"])
+    assert "\n" not in str(caught.value)
+
+
+def test_gamma0_and_sigma0_are_not_mixed(tiles):
+    root = zarr.open_group(tiles[1], mode="a")
+    root.attrs["cube"] = root.attrs["cube"] | {"s1_quantity": "sigma0, not terrain-corrected"}
+    with pytest.raises(ChipError, match=r"quantities mixed: only .*west.* has gamma0.*sigma0"):
+        open_chips(tiles)
+
+
+@pytest.mark.parametrize("array", ["s2", "s1", "label"])
+def test_a_store_that_lacks_an_array_is_refused(tiles, array):
+    shutil.rmtree(tiles[0] / array)
+    with pytest.raises(ReadError, match=f"lacks its array '{array}'") as caught:
+        open_chips(tiles[0])
+    assert "\n" not in str(caught.value)
 
 
 def test_positions_count_through_the_stores(tiles):
@@ -138,7 +162,7 @@ def test_chips_that_make_no_batch_together_are_refused_in_one_line(tiles, change
 
 
 def test_a_store_counts_once_and_none_is_no_set(tiles, tmp_path):
-    with pytest.raises(ChipError, match="is given twice"):
+    with pytest.raises(ChipError, match="hold the same chips"):
         open_chips([tiles[0], tiles[1], tmp_path / "." / "west.zarr"])
     with pytest.raises(ChipError, match="no store of chips given"):
         open_chips([])

@@ -107,9 +107,25 @@ def another_chip(shard):
     shard.write_bytes(content)
 
 
+def swapped(shard):
+    """Two chips' entries in the index change places."""
+    content = bytearray(shard.read_bytes())
+    first, second = content[-68:-52], content[-52:-36]
+    content[-68:-36] = second + first
+    shard.write_bytes(content)
+
+
+def one_bit(shard):
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 8
+    shard.write_bytes(content)
+
+
 @pytest.mark.parametrize(
-    "damage", [cut_off, too_short, no_zstd, points_behind, another_chip, lambda s: s.unlink()]
-)
+    "damage",
+    [cut_off, too_short, no_zstd, points_behind, another_chip, swapped, one_bit,
+     lambda s: s.unlink()],
+)  # fmt: skip
 def test_a_damaged_shard_is_one_line_that_names_the_chip(store, damage):
     chips = open_chips(store)
     damage(store / "s2" / "c" / "1" / "0" / "0" / "0")

@@ -1,5 +1,7 @@
 """Confidence in the labels is cut with them, kept in percent, and refused where it is none."""
 
+import shutil
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 import zarr
 
 from deepforest_xr.chips import ChipSpec, open_chips, write_chips
-from deepforest_xr.errors import GridError, LabelError, WriteError
+from deepforest_xr.errors import GridError, LabelError, ReadError, WriteError
 from deepforest_xr.labels import temporal_agreement
 from deepforest_xr.legend import LandCoverClass, Legend
 
@@ -54,6 +56,25 @@ def test_on_disk_they_are_percent_that_xarray_decodes(scene, tmp_path):
         assert opened["weight"].attrs["units"] == "1"
         here = np.stack([weights.isel(at) for _, at in places(open_chips(path))])
         np.testing.assert_allclose(opened["weight"], here, rtol=0, atol=0.00501)
+
+
+def test_a_label_of_no_weight_is_none(scene, tmp_path):
+    cube, labels, weights = scene
+    unsure = weights.where(weights["x"] > float(weights["x"][60]), 0)
+    chips = open_chips(write_chips(cube, labels, tmp_path / "c", weights=unsure, spec=SPEC))
+    for chip in range(len(chips.split)):
+        found = chips.read(chip)
+        assert (found["label"][found["weight"] == 0] == 255).all()
+    sure = labels.to_numpy()[:96, 61:160]
+    assert chips.histogram.sum() <= (sure != 255).sum()
+
+
+def test_a_store_that_lost_its_weights_is_refused(scene, tmp_path):
+    cube, labels, weights = scene
+    path = write_chips(cube, labels, tmp_path / "c", weights=weights, spec=SPEC)
+    shutil.rmtree(path / "weight")
+    with pytest.raises(ReadError, match="lacks its array 'weight'"):
+        open_chips(path)
 
 
 def test_without_weights_there_are_none(scene, tmp_path):

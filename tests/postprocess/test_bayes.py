@@ -91,6 +91,18 @@ def test_by_hand():
     )
 
 
+def test_a_pixel_without_any_probability_has_no_class_and_no_voice():
+    percent = np.random.default_rng(2).integers(1, 30, (4, 12, 12)).astype("uint8")
+    percent[:, 4, 4] = 0
+    silent = map_of(np.full((12, 12), CODES[0], "uint8"), percent=percent)
+    absent = silent.copy(deep=True)
+    absent["lulc"][4, 4] = 0
+    found, expected = (dfx.postprocess.bayesian_smoothing(m, window=5) for m in (silent, absent))
+    assert found["lulc"][4, 4] == 0
+    for name in ("lulc", "confidence", "probability"):
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
 def test_no_percent_is_a_quarter_of_one():
     percent = np.array([100, 0, 0, 0], "uint8").reshape(4, 1, 1)
     expected = np.log([100 / 0.75, 0.25 / 100.5, 0.25 / 100.5, 0.25 / 100.5])

@@ -13,6 +13,14 @@ from .problems import easy_cube, run
 pytestmark = pytest.mark.usefixtures("narrow")
 
 
+def test_where_all_of_validation_is_right_the_confidence_is_left_alone(tmp_path, caplog):
+    cube, labels = easy_cube()
+    one = labels.copy(data=np.full(labels.shape, 4, "uint8"))
+    store = write_chips(cube, one, tmp_path / "c", spec=ChipSpec(size=32))
+    assert models.load(run(store, tmp_path / "r", epochs=1)).temperature == 1.0
+    assert "the confidence is left as it is: 0 of" in caplog.text
+
+
 def test_the_temperature_is_that_of_the_greatest_likelihood(tmp_path):
     cube, labels = easy_cube()
     rng = np.random.default_rng(5)

@@ -84,23 +84,32 @@ def test_the_papers_run_keeps_the_momenta_and_says_where_the_chips_are_not_the_p
         momenta.append({m.momentum for m in self.momenta})
 
     monkeypatch.setattr(TrainingModule, "on_train_batch_end", record)
-    settings = dataclasses.asdict(recipe_of("paper", epochs=1))
+    paper = recipe_of("paper", epochs=1, patience=3)
+    settings = dataclasses.asdict(paper)
     with caplog.at_level(logging.WARNING):
         run(store, tmp_path / "paper", **settings)
     assert momenta == [{0.1}]
     said = [r.getMessage() for r in caplog.records if "recipe" in r.getMessage()]
-    assert said == [f"recipe 'paper': {d}" for d in deviations("paper", open_chips(store))]
-    assert "chips have 32 pixels, the paper's 256" in said[0]
-    assert "67% of the chips are for training, the paper's 80%" in said[1]
-    assert deviations("default", open_chips(store)) == []
+    assert said == [f"recipe 'paper': {d}" for d in deviations(paper, open_chips(store))]
+    assert "patience is 3, the paper's 1" in said[0]
+    assert "chips have 32 pixels, the paper's 256" in said[1]
+    assert "67% of the labels are for training, the paper's 80%" in said[2]
+    assert deviations(TrainSettings(), open_chips(store)) == []
     run(store, tmp_path / "default", epochs=1)
     assert momenta[1] == {1.0}  # BATCHNORM_WARMUP / (0 + BATCHNORM_WARMUP)
 
 
 def test_chips_like_the_papers_are_passed_over_in_silence():
     count = {"train": 81, "validation": 10, "test": 9}
-    chips = SimpleNamespace(attrs={"size": 256}, indices=lambda split: range(count[split]))
-    assert deviations("paper", chips) == []
+    chips = SimpleNamespace(
+        attrs={"size": 256}, class_counts=lambda split: np.array([count[split], 0])
+    )
+    assert deviations(recipe_of("paper", epochs=3, seed=7, workers=2), chips) == []
+    assert deviations(TrainSettings(recipe="paper"), chips) == [
+        "augment is 'eight', the paper's 'paper'",
+        "batchnorm_warmup is True, the paper's False",
+        "patience is 10, the paper's 1",
+    ]
 
 
 def test_every_setting_has_an_option():

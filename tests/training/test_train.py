@@ -267,6 +267,57 @@ def test_a_disk_that_fills_is_one_line_and_the_run_continues(store, tmp_path, mo
     assert pd.read_csv(tmp_path / "run" / "metrics.csv")["epoch"].max() == 2
 
 
+def test_a_run_that_had_stopped_early_is_not_trained_on(store, tmp_path, monkeypatch):
+    reference = run(store, tmp_path / "whole", epochs=40, patience=1)
+    stopped = metrics(tmp_path / "whole")
+    assert len(stopped) < 40
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deepforest_xr.training.confidence.fit_temperature", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(store, tmp_path / "run", epochs=40, patience=1)
+    again = run(store, tmp_path / "run", epochs=40, patience=1)
+    assert models.load(again).sha256 == models.load(reference).sha256
+    assert len(metrics(tmp_path / "run")) == len(stopped)
+
+
+def test_a_run_whose_folder_was_moved_knows_its_best_epoch(store, tmp_path, interrupt, monkeypatch):
+    falling = iter([0.9, 0.5, 0.4, 0.3])
+    logged = TrainingModule.log
+
+    def log(self, name, value, **options):
+        logged(self, name, next(falling) if name == "val_accuracy" else value, **options)
+
+    monkeypatch.setattr(TrainingModule, "log", log)
+    interrupt(epoch=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, tmp_path / "here")
+    first = torch.load(tmp_path / "here" / "best.ckpt", weights_only=True)["state_dict"]
+    (tmp_path / "here").rename(tmp_path / "there")
+    kept = models.load(run(store, tmp_path / "there")).state_dict
+    for name, value in kept.items():
+        assert torch.equal(value, first[f"network.{name}"]), name
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize("file", ["run.json", "metrics.csv"])
+def test_files_of_a_run_that_a_power_cut_left_empty(store, tmp_path, interrupt, file, caplog):
+    interrupt(epoch=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, tmp_path / "run")
+    (tmp_path / "run" / file).write_text("")
+    if file == "run.json":
+        with pytest.raises(ReadError, match="was not written whole") as caught:
+            run(store, tmp_path / "run")
+        assert "\n" not in str(caught.value)
+    else:
+        assert run(store, tmp_path / "run").is_dir()
+        assert "earlier epochs are lost" in caplog.text
+
+
 def test_a_state_cut_in_half_is_refused_in_one_line(store, tmp_path, interrupt):
     interrupt(epoch=1)
     with pytest.raises(KeyboardInterrupt):
