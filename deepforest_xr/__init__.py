@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from deepforest_xr.legend import Legend
     from deepforest_xr.maps import (
         write_cog,
-        write_confusion_picture,
         write_picture,
         write_report,
         write_stac_item,
@@ -69,7 +68,6 @@ _MODULE_OF = {
     "train": "training",
     "write_chips": "chips",
     "write_cog": "maps",
-    "write_confusion_picture": "maps",
     "write_items": "catalogs",
     "write_picture": "maps",
     "write_report": "maps",
@@ -114,7 +112,6 @@ __all__ = [
     "train",
     "write_chips",
     "write_cog",
-    "write_confusion_picture",
     "write_items",
     "write_picture",
     "write_report",

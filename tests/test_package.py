@@ -12,7 +12,7 @@ NAMES = {
     "ChipSpec", "Grid", "Legend", "TrainSettings", "accuracy", "align_labels", "assess",
     "catalogs", "classify", "coverage", "errors", "labels", "maps", "models", "open_chips",
     "open_cube", "postprocess", "read_failures", "read_items", "search", "sentinel", "testing",
-    "train", "write_chips", "write_cog", "write_confusion_picture", "write_items", "write_picture",
+    "train", "write_chips", "write_cog", "write_items", "write_picture",
     "write_report", "write_stac_item", "write_zarr",
 }  # fmt: skip
 

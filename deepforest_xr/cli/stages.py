@@ -252,7 +252,7 @@ def assess(
     if out is not None:
         dfx.write_report(report, out, overwrite=overwrite)
     if picture is not None:
-        dfx.write_confusion_picture(report, picture, overwrite=overwrite)
+        dfx.maps.write_confusion_picture(report, picture, overwrite=overwrite)
     if pictures is not None:
         write_report_pictures(report, pictures, overwrite=overwrite)
     console.out_console.print(_scores_table(report))

@@ -40,12 +40,10 @@ MIN_STD = 1e-6
 SHUFFLE_BUFFER = 4096
 """Chips that are shuffled among each other; a store of no more is shuffled as a whole."""
 
-AUGMENTS: dict[str | bool, str | None] = {
+AUGMENTS: dict[str, str | None] = {
     "eight": "eight",
     "paper": "paper",
     "none": None,
-    True: "eight",
-    False: None,
 }
 """What `TrainSettings.augment` may be, and how chips are then turned."""
 
