@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from deepforest_xr.accuracy import assess
     from deepforest_xr.catalogs import read_items, search, write_items
     from deepforest_xr.chips import ChipSpec, open_chips, write_chips
-    from deepforest_xr.classify import classify
+    from deepforest_xr.classify import classify, explain
     from deepforest_xr.coverage import coverage
     from deepforest_xr.cube import open_cube
     from deepforest_xr.grid import Grid
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from deepforest_xr.maps import (
         write_cog,
         write_picture,
-        write_report,
         write_stac_item,
         write_zarr,
     )
@@ -60,6 +59,7 @@ _MODULE_OF = {
     "assess": "accuracy",
     "classify": "classify",
     "coverage": "coverage",
+    "explain": "classify",
     "open_chips": "chips",
     "open_cube": "cube",
     "read_failures": "reader",
@@ -70,7 +70,6 @@ _MODULE_OF = {
     "write_cog": "maps",
     "write_items": "catalogs",
     "write_picture": "maps",
-    "write_report": "maps",
     "write_stac_item": "maps",
     "write_zarr": "maps",
 }
@@ -98,6 +97,7 @@ __all__ = [
     "classify",
     "coverage",
     "errors",
+    "explain",
     "labels",
     "maps",
     "models",
@@ -114,7 +114,6 @@ __all__ = [
     "write_cog",
     "write_items",
     "write_picture",
-    "write_report",
     "write_stac_item",
     "write_zarr",
 ]

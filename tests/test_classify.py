@@ -6,11 +6,13 @@ import json
 import dask
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import xarray as xr
 
 import deepforest_xr as dfx
 from deepforest_xr import models
+from deepforest_xr.classify.block import entropy, margin
 from deepforest_xr.errors import (
     BandMismatchError,
     ChecksumError,
@@ -110,6 +112,45 @@ def test_a_map_is_the_networks_argmax_and_its_confidence_the_softmax(checkpoint,
     assert abs(result["probability"].to_numpy() - percent).max() < 0.52
     assert abs(result["probability"].sum("class").astype(int) - 100).max() <= 3
     assert result["probability"]["class"].to_numpy().tolist() == LEGEND.names
+
+
+def test_entropy_and_margin_are_those_of_the_softmax(checkpoint, cube):
+    cube["s2"][1, 3:7, 40:52] = np.nan
+    sharp = dataclasses.replace(checkpoint, temperature=0.1)
+    share = by_hand(checkpoint, cube).astype("float64") ** 10
+    share /= share.sum(axis=0)
+    result = dfx.classify(cube, sharp, halo=32, uncertainty=True).compute()
+    missing = (result["lulc"] == 0).to_numpy()
+    assert 0 < missing.mean() < 0.1
+    ordered = np.sort(share, axis=0)
+    expected = {
+        "entropy": 100 * scipy.stats.entropy(share, axis=0) / np.log(5),
+        "margin": 100 * (ordered[-1] - ordered[-2]),
+    }
+    for name, percent in expected.items():
+        assert result[name].dtype == np.uint8
+        assert result[name].dims == ("y", "x")
+        assert result[name].attrs["units"] == "percent"
+        assert "0 where lulc is 0" in result[name].attrs["comment"]
+        assert abs(result[name].to_numpy() - percent)[~missing].max() < 0.52
+        assert len(np.unique(result[name].to_numpy()[~missing])) > 20
+        assert (result[name].to_numpy()[missing] == 0).all()
+    assert {"entropy", "margin"}.isdisjoint(dfx.classify(cube, checkpoint, halo=32))
+
+
+def test_entropy_and_margin_of_known_probabilities():
+    share = np.zeros((4, 2, 3), "float32")
+    share[:, 0, 0] = 1, 0, 0, 0
+    share[:, 0, 1] = 0.25
+    share[:, 0, 2] = share[::-1, 1, 0] = 0.5, 0.5, 0, 0
+    share[:, 1, 1:] = np.array([0.1, 0.6, 0.3, 0.0])[:, None]
+    bits = -(0.1 * np.log2(0.1) + 0.6 * np.log2(0.6) + 0.3 * np.log2(0.3))
+    of_three = bits / 2  # of log2(4)
+    np.testing.assert_allclose(entropy(share), [[0, 1, 0.5], [0.5, of_three, of_three]], atol=1e-6)
+    np.testing.assert_allclose(margin(share), [[1, 0, 0], [0, 0.3, 0.3]], atol=1e-6)
+    one = np.ones((1, 2, 3), "float32")
+    assert (entropy(one) == 0).all()
+    assert (margin(one) == 1).all()
 
 
 def test_the_temperature_changes_the_confidence_and_no_class(checkpoint, cube, tmp_path):

@@ -10,10 +10,10 @@ import deepforest_xr as dfx
 
 NAMES = {
     "ChipSpec", "Grid", "Legend", "TrainSettings", "accuracy", "align_labels", "assess",
-    "catalogs", "classify", "coverage", "errors", "labels", "maps", "models", "open_chips",
-    "open_cube", "postprocess", "read_failures", "read_items", "search", "sentinel", "testing",
-    "train", "write_chips", "write_cog", "write_items", "write_picture",
-    "write_report", "write_stac_item", "write_zarr",
+    "catalogs", "classify", "coverage", "errors", "explain", "labels", "maps", "models",
+    "open_chips", "open_cube", "postprocess", "read_failures", "read_items", "search", "sentinel",
+    "testing", "train", "write_chips", "write_cog", "write_items", "write_picture",
+    "write_stac_item", "write_zarr",
 }  # fmt: skip
 
 HEAVY = ("torch", "rasterio", "stackstac", "matplotlib", "lightning", "xarray", "dask")
@@ -43,6 +43,7 @@ def test_public_names_are_these():
     assert set(dfx.__all__) == NAMES
     assert dfx.__all__ == sorted(dfx.__all__)
     assert dir(dfx) == sorted(NAMES)
+    assert len(NAMES) <= 30
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

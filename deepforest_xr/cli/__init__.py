@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from deepforest_xr.cli import console, coverage, legend, model, postprocess, stages
+from deepforest_xr.cli import console, coverage, explain, legend, model, postprocess, stages
 from deepforest_xr.errors import DeepForestError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 for stage in stages.COMMANDS:
     app.command()(stage)
 app.command()(coverage.coverage)
+app.command()(explain.explain)
 app.command()(postprocess.postprocess)
 app.add_typer(legend.app, name="legend")
 app.add_typer(model.app, name="model")

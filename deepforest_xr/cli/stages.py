@@ -146,6 +146,9 @@ def classify(
     probability: Annotated[
         bool, typer.Option("--probability", help="Also the probability of every class.")
     ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also entropy and margin of the probabilities.")
+    ] = False,
     block: Annotated[int, typer.Option(help="Side of a block in pixels.")] = 512,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overwrite: Overwrite = False,
@@ -162,7 +165,14 @@ def classify(
     if cog is not None and period is None:
         raise ReadError(f"{str(cube)!r} does not say its period (attribute s2_period): no cube.")
     require_free([out, cog, cog and cog.with_suffix(".json"), picture], overwrite=overwrite)
-    lulc = dfx.classify(opened, model, block=block, device=device, probability=probability)
+    lulc = dfx.classify(
+        opened,
+        model,
+        block=block,
+        device=device,
+        probability=probability,
+        uncertainty=uncertainty,
+    )
     with bar("Map") as progress:
         dfx.write_zarr(lulc, out, overwrite=overwrite, progress=progress)
     written = open_store(out)
@@ -225,7 +235,7 @@ def assess(
     """
     import deepforest_xr as dfx
     from deepforest_xr.cli import scoring
-    from deepforest_xr.maps import write_report_pictures
+    from deepforest_xr.maps import write_confusion_picture, write_report, write_report_pictures
 
     if (reference is None) == (draw is None):
         raise typer.BadParameter("give either a reference or --draw.")
@@ -250,9 +260,9 @@ def assess(
                 lulc, aligned, mask=mask, majority_class=majority, calibration=calibration
             )
     if out is not None:
-        dfx.write_report(report, out, overwrite=overwrite)
+        write_report(report, out, overwrite=overwrite)
     if picture is not None:
-        dfx.maps.write_confusion_picture(report, picture, overwrite=overwrite)
+        write_confusion_picture(report, picture, overwrite=overwrite)
     if pictures is not None:
         write_report_pictures(report, pictures, overwrite=overwrite)
     console.out_console.print(_scores_table(report))

@@ -16,7 +16,8 @@ from deepforest_xr.grid import Grid
 from .conftest import call
 
 COMMANDS = (
-    "search", "coverage", "cube", "chips", "train", "classify", "postprocess", "assess", "demo"
+    "search", "coverage", "cube", "chips", "train", "explain", "classify", "postprocess", "assess",
+    "demo",
 )  # fmt: skip
 
 
