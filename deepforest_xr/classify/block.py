@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from deepforest_xr.classify.predict import Tile, predictor
+from deepforest_xr.classify.workers import require_resources
 from deepforest_xr.legend import NODATA
 from deepforest_xr.models.network import STRIDE
 
@@ -41,11 +42,42 @@ class Task:
     with_uncertainty: bool
     """Whether entropy and margin are wanted."""
 
+    blend: int = 0
+    """Pixels beyond a block for which its logits are wanted, to blend them with its neighbours'."""
+
+    resources: tuple[tuple[str, float], ...] = ()
+    """Names and amounts that a Dask worker must declare to take a block."""
+
 
 def classify_block(window: xr.Dataset, *, task: Task) -> xr.Dataset:
     """Classify one block from its window of pixels with halo, and trim."""
-    rows = _Span.of(window["row"].to_numpy(), task.margin[0])
-    cols = _Span.of(window["col"].to_numpy(), task.margin[1])
+    share, valid = _predict(window, task)
+    return _as_map(share, valid, task)
+
+
+def logits_block(window: xr.Dataset, *, task: Task) -> xr.Dataset:
+    """Give the logits of one block and of `blend` pixels around it, NaN without data."""
+    logits, valid = _predict(window, task, logits=True)
+    logits[:, ~valid] = np.nan
+    return xr.Dataset({"logits": (("class", "y", "x"), logits)})
+
+
+def classify_logits(window: xr.Dataset, *, task: Task) -> xr.Dataset:
+    """Classify one block from its blended logits."""
+    logits = window["logits"].to_numpy()
+    valid = np.isfinite(logits).all(axis=0)
+    share = np.exp(logits - logits.max(axis=0))
+    share /= share.sum(axis=0)
+    return _as_map(np.where(valid, share, np.float32(0)), valid, task)
+
+
+def _predict(
+    window: xr.Dataset, task: Task, *, logits: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Run the network on a window; probabilities or logits, and where there are data."""
+    require_resources(dict(task.resources))
+    rows = _Span.of(window["row"].to_numpy(), task.margin[0], task.blend)
+    cols = _Span.of(window["col"].to_numpy(), task.margin[1], task.blend)
     window = window.isel(y=slice(*rows.inside), x=slice(*cols.inside))
     s2 = window["s2"].to_numpy()
     s1 = window["s1"].to_numpy() if "s1" in window else None
@@ -54,17 +86,15 @@ def classify_block(window: xr.Dataset, *, task: Task) -> xr.Dataset:
     valid = np.isfinite(core.of(s2)).all(axis=0)
     if s1 is not None:
         valid &= np.isfinite(core.of(s1)).any(axis=(0, 1))
-    if valid.any():
-        padded = [_pad(a, rows.padding, cols.padding) for a in loaded.standardisation.apply(s2, s1)]
-        share = loaded.predict(padded, core, halo=task.halo, device=task.device)
-    else:
-        share = np.zeros((len(loaded.codes), *valid.shape), dtype="float32")
-    return _as_map(share, valid, loaded.codes, task)
+    if not valid.any():
+        return np.zeros((len(loaded.codes), *valid.shape), dtype="float32"), valid
+    padded = [_pad(a, rows.padding, cols.padding) for a in loaded.standardisation.apply(s2, s1)]
+    found = loaded.predict(padded, core, halo=task.halo, device=task.device, logits=logits)
+    return found, valid
 
 
-def _as_map(
-    share: NDArray[np.float32], valid: NDArray[np.bool_], codes: NDArray[np.uint8], task: Task
-) -> xr.Dataset:
+def _as_map(share: NDArray[np.float32], valid: NDArray[np.bool_], task: Task) -> xr.Dataset:
+    codes = predictor(task.path, task.identity).codes
     percent = _percent(share, valid)
     lulc = np.where(valid, codes[share.argmax(axis=0)], NODATA).astype("uint8")
     result = xr.Dataset(
@@ -131,16 +161,19 @@ class _Span:
     """The part of the window that lies on the data."""
 
     core: tuple[int, int]
-    """The block, within that part."""
+    """The block and what is blended around it, within that part."""
 
     padding: int
     """Pixels to reflect at the end, up to a multiple of 32."""
 
     @classmethod
-    def of(cls, numbers: NDArray[np.int64], margin: int) -> _Span:
+    def of(cls, numbers: NDArray[np.int64], margin: int, blend: int) -> _Span:
         on_data = np.flatnonzero(numbers >= 0)
         first, end = int(on_data[0]), int(on_data[-1]) + 1
-        core = (margin - first, len(numbers) - margin - first)
+        core = (
+            max(margin - first - blend, 0),
+            min(len(numbers) - margin - first + blend, end - first),
+        )
         return cls((first, end), core, -(end - first) % STRIDE)
 
 

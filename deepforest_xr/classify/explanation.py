@@ -214,7 +214,7 @@ def explain(
     from deepforest_xr.classify.cost import forward_cost, on_meta
 
     plan = make_plan(cube, model, block=block, halo=halo, device=device)
-    task = plan.task(probability=False, uncertainty=False)
+    task = plan.task()
     where = torch_device(device)
     network = predictor(task.path, task.identity).network(where)
     bare = on_meta(network)
@@ -342,7 +342,7 @@ def _some_blocks(plan: Plan) -> list[tuple[int, int]]:
 
 def _probe(cube: xr.Dataset, plan: Plan, block: tuple[int, int], gflop: float) -> Probe:
     """Read and classify one block as the map would."""
-    task = plan.task(probability=False, uncertainty=False)
+    task = plan.task()
     overlapped = plan.with_halo()
     slices = {}
     for dim, at in zip(("y", "x"), block, strict=True):

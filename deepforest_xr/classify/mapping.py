@@ -5,17 +5,21 @@ In the graph stand a path and a checksum: each process loads a model once.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+import dask
 import dask.array as da
 import xarray as xr
 
-from deepforest_xr.classify.block import classify_block
+from deepforest_xr.classify.blend import blended, extended_sizes
+from deepforest_xr.classify.block import Task, classify_block, classify_logits, logits_block
 from deepforest_xr.classify.plan import Plan, make_plan
 from deepforest_xr.legend import NODATA
 from deepforest_xr.reader import ATTRIBUTE as READ_FAILURES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from deepforest_xr.models import Checkpoint
@@ -32,6 +36,8 @@ def classify(
     device: str = "auto",
     probability: bool = False,
     uncertainty: bool = False,
+    blend: int = 0,
+    resources: Mapping[str, float] | None = None,
 ) -> xr.Dataset:
     """Map land cover; lazy, nothing is read or computed.
 
@@ -58,6 +64,15 @@ def classify(
         Also give the probability of every class.
     uncertainty : bool
         Also give entropy and margin of the probabilities.
+    blend : int
+        Pixels on each side of a border between blocks over which their logits fade into one
+        another, a multiple of 32, at most the halo. For a halo that is smaller than the
+        network's field; at the default halo there is nothing to blend. Blocks are computed
+        once all the same, but kept until their neighbours are done.
+    resources : mapping of name to amount, optional
+        What a Dask worker must declare to classify a block, as ``{"GPU": 1}``. Dask forgets
+        it when it fuses a graph, `write_zarr` does not let it; a block that comes to another
+        worker is an error.
 
     Returns
     -------
@@ -77,18 +92,36 @@ def classify(
     BandMismatchError
         If the cube lacks a channel of the model.
     ModelError, ChecksumError
-        If the checkpoint cannot be used.
+        If the checkpoint cannot be used; when computed, if a worker lacks a resource.
     ConfigError
-        If `block` or `halo` is not a multiple of 32.
+        If `block`, `halo` or `blend` is not a multiple of 32, or `blend` more than the halo.
     """
-    plan = make_plan(cube, model, block=block, halo=halo, device=device)
-    result = xr.map_blocks(
-        classify_block,
-        plan.with_halo(),
-        kwargs={"task": plan.task(probability=probability, uncertainty=uncertainty)},
-        template=_template(plan, probability=probability, uncertainty=uncertainty),
-    )
-    return _describe(result.assign_coords(plan.grid.coords()), cube, plan.checkpoint)
+    plan = make_plan(cube, model, block=block, halo=halo, device=device, blend=blend)
+    task = plan.task(probability=probability, uncertainty=uncertainty, resources=resources)
+    function, windows = classify_block, plan.with_halo()
+    with dask.annotate(resources=dict(resources)) if resources else nullcontext():
+        if task.blend:
+            function, windows = classify_logits, _blended(plan, windows, task)
+        result = xr.map_blocks(
+            function,
+            windows,
+            kwargs={"task": task},
+            template=_template(plan, probability=probability, uncertainty=uncertainty),
+        )
+    return _describe(result.assign_coords(plan.grid.coords()), cube, plan)
+
+
+def _blended(plan: Plan, windows: xr.Dataset, task: Task) -> xr.Dataset:
+    """Logits of the blocks, those of their neighbours faded in."""
+    classes = (len(plan.checkpoint.legend.classes),)
+    rows, cols = (extended_sizes(sizes, task.blend) for sizes in plan.blocks)
+    shape = (*classes, sum(rows), sum(cols))
+    empty = da.zeros(shape, chunks=(classes, rows, cols), dtype="float32")
+    dims = ("class", "y", "x")
+    template = xr.Dataset({"logits": (dims, empty)})
+    extended = xr.map_blocks(logits_block, windows, kwargs={"task": task}, template=template)
+    faded = blended(extended["logits"].data, plan.blocks, task.blend)
+    return xr.Dataset({"logits": (dims, faded)})
 
 
 def _template(plan: Plan, *, probability: bool, uncertainty: bool) -> xr.Dataset:
@@ -104,7 +137,8 @@ def _template(plan: Plan, *, probability: bool, uncertainty: bool) -> xr.Dataset
     return template
 
 
-def _describe(result: xr.Dataset, cube: xr.Dataset, checkpoint: Checkpoint) -> xr.Dataset:
+def _describe(result: xr.Dataset, cube: xr.Dataset, plan: Plan) -> xr.Dataset:
+    checkpoint = plan.checkpoint
     result["lulc"].attrs = {
         "long_name": "land use and land cover",
         **checkpoint.legend.attrs(),
@@ -137,7 +171,8 @@ def _describe(result: xr.Dataset, cube: xr.Dataset, checkpoint: Checkpoint) -> x
         for k, v in cube.attrs.items()
         if isinstance(v, str | int | float) or k == READ_FAILURES
     }
-    result.attrs = {**kept, "model": checkpoint.model, "model_sha256": checkpoint.sha256}
+    made = {"model": checkpoint.model, "model_sha256": checkpoint.sha256}
+    result.attrs = {**kept, **made, "halo": plan.halo, "blend": plan.blend}
     if checkpoint.cube_attrs.get("simulated"):
         result.attrs["simulated"] = "true"
     return result

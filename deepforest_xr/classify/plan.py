@@ -6,6 +6,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
@@ -19,6 +20,9 @@ from deepforest_xr.models import Checkpoint, channel_names, entry
 from deepforest_xr.models.checkpoint import load
 from deepforest_xr.models.install import installed
 from deepforest_xr.models.network import STRIDE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,9 @@ class Plan:
     halo: int
     """Pixels around a block."""
 
+    blend: int
+    """Pixels on each side of a border over which neighbours are blended."""
+
     device: str
     """As it was asked for: auto, cpu or cuda."""
 
@@ -68,7 +75,13 @@ class Plan:
         )
         return rows, cols
 
-    def task(self, *, probability: bool, uncertainty: bool) -> Task:
+    def task(
+        self,
+        *,
+        probability: bool = False,
+        uncertainty: bool = False,
+        resources: Mapping[str, float] | None = None,
+    ) -> Task:
         """Give what a block needs, and keep a checkpoint without a folder for it."""
         remember(self.checkpoint, self.path)
         return Task(
@@ -79,6 +92,8 @@ class Plan:
             self.device,
             probability,
             uncertainty,
+            self.blend if max(map(len, self.blocks)) > 1 else 0,
+            tuple((resources or {}).items()),
         )
 
     def with_halo(self) -> xr.Dataset:
@@ -108,6 +123,7 @@ def make_plan(
     block: int,
     halo: int | None,
     device: str,
+    blend: int = 0,
 ) -> Plan:
     """Check the arguments of `classify` and cut the cube into blocks.
 
@@ -120,12 +136,15 @@ def make_plan(
     _require_multiple("block", block, smallest=STRIDE)
     halo = entry(checkpoint.model).halo if halo is None else halo
     _require_multiple("halo", halo, smallest=0)
+    _require_multiple("blend", blend, smallest=0)
+    if blend > halo:
+        raise ConfigError(f"blend={blend} is more than the halo of {halo} pixels: blend less.")
     if device not in {"auto", "cpu", "cuda"}:
         raise ConfigError(f"device={device!r}; expected 'auto', 'cpu' or 'cuda'.")
     grid = Grid.of(cube)
     inputs = _select(cube, checkpoint)
     rows, cols = (_block_sizes(length, max(block, halo), halo) for length in grid.shape)
-    return Plan(checkpoint, path, grid, inputs, (rows, cols), halo, device)
+    return Plan(checkpoint, path, grid, inputs, (rows, cols), halo, blend, device)
 
 
 def _resolve(model: str | Path | Checkpoint | None) -> tuple[Checkpoint, str | None]:

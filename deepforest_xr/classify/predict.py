@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepforest_xr.classify.workers import share_cores
 from deepforest_xr.errors import ModelError
 from deepforest_xr.models import Checkpoint, entry
 from deepforest_xr.models.checkpoint import load
@@ -124,7 +125,13 @@ class Predictor:
         self.lock = threading.Lock()
 
     def predict(
-        self, arrays: Sequence[NDArray[np.float32]], core: Tile, *, halo: int, device: str
+        self,
+        arrays: Sequence[NDArray[np.float32]],
+        core: Tile,
+        *,
+        halo: int,
+        device: str,
+        logits: bool = False,
     ) -> NDArray[np.float32]:
         """Give class probabilities (class, y, x) of the core of one padded window.
 
@@ -138,6 +145,8 @@ class Predictor:
             Pixels around a tile, where the window is computed in tiles.
         device : {"auto", "cpu", "cuda"}
             "auto" takes CUDA if there is one.
+        logits : bool
+            Give what the softmax takes instead: logits divided by the temperature.
 
         Raises
         ------
@@ -152,7 +161,7 @@ class Predictor:
             while waiting:
                 tile = waiting.pop()
                 window = tile.around(halo, (shape[0], shape[1]))
-                done = self._try(arrays, window, device)
+                done = self._try(arrays, window, device, logits=logits)
                 if done is None:
                     waiting += self._halves(tile, window, device)
                     continue
@@ -161,7 +170,7 @@ class Predictor:
         return share
 
     def _try(
-        self, arrays: Sequence[NDArray[np.float32]], window: Tile, device: str
+        self, arrays: Sequence[NDArray[np.float32]], window: Tile, device: str, *, logits: bool
     ) -> NDArray[np.float32] | None:
         """Predict a window in one piece; None if memory is too short for it."""
         import torch
@@ -170,7 +179,7 @@ class Predictor:
         if pixels >= self.too_large.get(device, pixels + 1):
             return None
         try:
-            return self._forward([window.of(a) for a in arrays], device)
+            return self._forward([window.of(a) for a in arrays], device, logits=logits)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -196,16 +205,20 @@ class Predictor:
             )
         return halves
 
-    def _forward(self, arrays: Sequence[NDArray[np.float32]], device: str) -> NDArray[np.float32]:
+    def _forward(
+        self, arrays: Sequence[NDArray[np.float32]], device: str, *, logits: bool
+    ) -> NDArray[np.float32]:
         import torch
 
+        share_cores()
         with torch.inference_mode():
             network = self.network(device)
             inputs = [torch.from_numpy(np.ascontiguousarray(a))[None].to(device) for a in arrays]
-            logits = network(*inputs)[0]
-            logits = logits / self.checkpoint.temperature
-            share: NDArray[np.float32] = torch.softmax(logits, dim=0).cpu().numpy()
-        return share
+            output = network(*inputs)[0] / self.checkpoint.temperature
+            if not logits:
+                output = torch.softmax(output, dim=0)
+            result: NDArray[np.float32] = output.cpu().numpy()
+        return result
 
     def network(self, device: str) -> Network:
         """Give the network on a device, optimized there at its first use."""

@@ -150,31 +150,41 @@ def classify(
         bool, typer.Option("--uncertainty", help="Also entropy and margin of the probabilities.")
     ] = False,
     block: Annotated[int, typer.Option(help="Side of a block in pixels.")] = 512,
+    halo: Annotated[
+        int | None, typer.Option(help="Pixels around a block; default: the network's.")
+    ] = None,
+    blend: Annotated[
+        int, typer.Option(help="Pixels over which neighbouring blocks fade into one another.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Classify a cube to a land-cover map.
+    """Classify a cube to a land-cover map; interrupted, the same command goes on.
 
     Example: `deepforest-xr classify cube.zarr --model runs/df1b/checkpoint --out map.zarr
     --cog map.tif --picture map.png`
     """
     import deepforest_xr as dfx
+    from deepforest_xr.maps.cog import cog_files
 
     opened = open_store(cube)
     period = opened.attrs.get("s2_period")
     if cog is not None and period is None:
         raise ReadError(f"{str(cube)!r} does not say its period (attribute s2_period): no cube.")
-    require_free([out, cog, cog and cog.with_suffix(".json"), picture], overwrite=overwrite)
+    beside = [] if cog is None else [*cog_files(cog), cog.with_suffix(".json")]
+    require_free([out, picture, *beside], overwrite=overwrite)
     lulc = dfx.classify(
         opened,
         model,
         block=block,
+        halo=halo,
+        blend=blend,
         device=device,
         probability=probability,
         uncertainty=uncertainty,
     )
     with bar("Map") as progress:
-        dfx.write_zarr(lulc, out, overwrite=overwrite, progress=progress)
+        dfx.write_zarr(lulc, out, overwrite=overwrite, resume=True, progress=progress)
     written = open_store(out)
     if cog is not None:
         dfx.write_cog(written, cog, overwrite=overwrite)

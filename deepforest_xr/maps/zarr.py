@@ -87,7 +87,7 @@ def write_zarr(
         prepared = _prepare(dataset, grid)
         encoding = {name: _encoding(prepared[name]) for name in prepared.data_vars}
         store = partial
-        with _watched(progress):
+        with _watched(progress), _annotated(prepared):
             if resume:
                 store = _write_in_goes(prepared, Path(path), encoding)
             else:
@@ -209,6 +209,20 @@ def _consolidate(store: Path) -> None:
         # it ignores it.
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         consolidate_metadata(str(store), zarr_format=3)
+
+
+def _annotated(dataset: xr.Dataset) -> AbstractContextManager[Any]:
+    """Keep what layers of the graph are annotated with, as the resources of a worker.
+
+    Dask drops it where it fuses tasks, so that a block may run anywhere.
+    """
+    import dask
+
+    graph: Any = dataset.__dask_graph__()  # type: ignore[no-untyped-call]
+    if graph is None or not any(layer.annotations for layer in graph.layers.values()):
+        return nullcontext()
+    setting: AbstractContextManager[Any] = dask.config.set({"optimization.fuse.active": False})
+    return setting
 
 
 def _watched(progress: Callable[[int, int], None] | None) -> AbstractContextManager[Any]:

@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import dask
 import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
 from deepforest_xr import cli, models
 from deepforest_xr.chips import open_chips
+from deepforest_xr.classify import mapping
 from deepforest_xr.grid import Grid
 
 from .conftest import call
@@ -73,6 +76,46 @@ def test_what_exists_is_refused(chain, scene, lines, words, monkeypatch):
     assert code == 1
     assert out == []
     assert "exists" in next(line for line in err if line.startswith("error: "))
+
+
+def test_a_map_that_was_interrupted_goes_on(chain, lines, monkeypatch):
+    monkeypatch.chdir(chain)
+    whole = ("classify", "cube.zarr", "--model", "run/checkpoint", "--block", 32, "--halo", 32)
+    assert call(*whole, "--out", "expected.zarr") == 0
+    made = []
+
+    def counted(window, *, task, plain=mapping.classify_block):
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append(1)
+        return plain(window, task=task)
+
+    monkeypatch.setattr(mapping, "classify_block", counted)
+    with dask.config.set(scheduler="synchronous"):
+        assert lines(*whole, "--out", "again.zarr")[0] == 130
+        assert not Path("again.zarr").exists()
+        monkeypatch.undo()
+        monkeypatch.chdir(chain)
+        code, _, err = lines(*whole, "--blend", 32, "--out", "again.zarr")
+        assert code == 1
+        assert any("blend was 0, is now 32" in line for line in err)
+        done = len(list(Path().glob(".again.zarr.unfinished/again.zarr/lulc/c/*/*")))
+        assert 3 <= done <= 5
+        assert call(*whole, "--out", "again.zarr") == 0
+    xr.testing.assert_identical(xr.open_zarr("again.zarr"), xr.open_zarr("expected.zarr"))
+    assert not Path(".again.zarr.unfinished").exists()
+
+
+def test_a_style_beside_the_cog_is_not_overwritten(chain, lines, monkeypatch):
+    monkeypatch.chdir(chain)
+    style = Path("styled.qml")
+    style.write_text("mine")
+    words = ("classify", "cube.zarr", "--model", "run/checkpoint", "--out", "styled.zarr")
+    code, _, err = lines(*words, "--cog", "styled.tif")
+    assert code == 1
+    assert any("styled.qml exists" in line for line in err)
+    assert not Path("styled.zarr").exists()
+    assert style.read_text() == "mine"
 
 
 def test_overwrite_replaces(chain, scene, monkeypatch):
