@@ -19,9 +19,12 @@ def main():
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--noise-pixels", type=int, default=12_000_000)
     options.add_argument("--noise-seeds", type=int, default=1)
-    options.add_argument("--network-pixels", type=int, default=4_000_000)
+    options.add_argument("--noise-repeats", type=int, default=1, help="of the closest variants")
+    options.add_argument("--network-pixels", type=int, default=1_000_000)
     chosen = options.parse_args()
     noise = label_noise.runs(range(chosen.noise_seeds), chosen.noise_pixels)
+    more = range(chosen.noise_seeds, chosen.noise_seeds + chosen.noise_repeats)
+    noise += label_noise.repeated(more, chosen.noise_pixels)
     sweep = networks.runs([0], chosen.network_pixels)
     sections = [
         module.section(finish_all(runs, chosen.out, processes=chosen.processes))
