@@ -78,7 +78,7 @@ def bayesian_smoothing(
     Dataset
         As `result`, lazy where it is, 0 where it or all its probabilities were: ``lulc`` the
         likeliest class of the smoothed probabilities, ``confidence`` and ``probability`` uint8
-        percent of them.
+        percent of them; entropy and margin, of other probabilities, are left out.
         ``attrs["postprocess"]`` says what was done.
 
     Raises

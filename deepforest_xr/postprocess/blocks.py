@@ -150,9 +150,12 @@ def replaced(result: xr.Dataset, lulc: Any, step: str) -> xr.Dataset:
 
 
 def refilled(result: xr.Dataset, planes: Any, step: str) -> xr.Dataset:
-    """Put new classes, confidence and probabilities (planes in this order) into a map."""
+    """Put new classes, confidence and probabilities (planes in this order) into a map.
+
+    Entropy and margin are those of other probabilities now: they are left out.
+    """
     probability = result["probability"].transpose("class", "y", "x")
-    out = result.assign(
+    out = result.drop_vars(["entropy", "margin"], errors="ignore").assign(
         lulc=result["lulc"].copy(data=planes[0]), probability=probability.copy(data=planes[2:])
     )
     if "confidence" in result:

@@ -18,7 +18,7 @@ field: they stay what they are and have no voice.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -200,7 +200,8 @@ def dense_crf(
         planes = planes.compute()
     else:
         planes = planes.rechunk({1: _kept(result, "y"), 2: _kept(result, "x")})
-    step = f"dense_crf(unary={settings.unary}, image={settings.image}, halo={halo})"
+    how = ", ".join(f"{name}={value}" for name, value in asdict(settings).items())
+    step = f"dense_crf({how}, halo={halo})"
     return refilled(result, planes, step) if has_shares else replaced(result, planes[0], step)
 
 

@@ -79,7 +79,8 @@ def minimum_mapping_unit(
     if passes < 1:
         raise ConfigError(f"passes={passes} is not positive; try 2.")
     pixels = math.ceil(hectares * M2_PER_HECTARE / _pixel_area(result) * (1 - SLACK))
-    step = f"minimum_mapping_unit(hectares={hectares:g}, connectivity={connectivity})"
+    how = f"hectares={hectares:g}, connectivity={connectivity}, passes={passes}"
+    step = f"minimum_mapping_unit({how})"
     if pixels <= 1:  # no patch is smaller than one pixel
         return recorded(result, step)
     lulc = stacked(result["lulc"])

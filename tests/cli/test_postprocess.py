@@ -59,7 +59,7 @@ def test_the_crf_comes_first(stores, monkeypatch):
     words = ("map.zarr", "--mmu", 0.03, "--smooth", "majority", "--crf", "reflectance")
     assert call("postprocess", *words, "--cube", "cube.zarr", "--out", "out.zarr") == 0
     assert xr.open_zarr("out.zarr").attrs["postprocess"] == (
-        "crf; majority(size=3); minimum_mapping_unit(hectares=0.03, connectivity=4)"
+        "crf; majority(size=3); minimum_mapping_unit(hectares=0.03, connectivity=4, passes=2)"
     )
     assert call("postprocess", "bare.zarr", "--crf", "paper", "--out", "p.zarr") == 0
     assert calls == [(True, False), (None, True)]

@@ -146,6 +146,16 @@ def test_the_map_stays_a_lazy_map():
     )
 
 
+def test_entropy_and_margin_of_the_former_probabilities_are_left_out():
+    percent, _ = percent_of((21, 33))
+    result = map_of(percent=percent)
+    result = result.assign(entropy=result["confidence"], margin=result["confidence"])
+    found = dfx.postprocess.bayesian_smoothing(result)
+    assert set(found.data_vars) == {"lulc", "confidence", "probability"}
+    on_classes = dfx.postprocess.majority(result)
+    assert {"entropy", "margin"} <= set(on_classes.data_vars)
+
+
 def test_what_it_cannot_do_is_one_line():
     percent, _ = percent_of((5, 7))
     result = map_of(percent=percent)

@@ -50,7 +50,9 @@ def test_noise_goes_where_the_reflectance_says_so(exact_library):
     np.testing.assert_array_equal(found.confidence, found.probability.max("class"))
     assert (found.lulc.to_numpy()[~there] == 0).all()
     assert found.attrs["postprocess"] == (
-        "dense_crf(unary=probability, image=reflectance, halo=64)"
+        f"dense_crf(unary=probability, image=reflectance, iterations={QUICK.iterations}, "
+        "gaussian_sxy=1.0, gaussian_compat=3.0, bilateral_sdims=3, bilateral_schan=0.01, "
+        "bilateral_compat=4.0, certainty=0.7, halo=64)"
     )
 
 
@@ -88,7 +90,9 @@ def test_labels_alone_make_the_papers_field(exact_library):
         expected = exact_labels(result.lulc.to_numpy(), settings or CrfSettings())
         np.testing.assert_array_equal(found.lulc, expected)
     assert (expected != result.lulc).any()
-    assert found.attrs["postprocess"] == "dense_crf(unary=labels, image=labels, halo=64)"
+    step = found.attrs["postprocess"]
+    assert step.startswith("dense_crf(unary=labels, image=labels, iterations=")
+    assert step.endswith("bilateral_compat=0.0, certainty=0.5, halo=64)")
     both = dense_crf(result, paper=True)
     np.testing.assert_array_equal(both.probability, percent)
     with pytest.raises(ConfigError, match="would undo dense_crf"):

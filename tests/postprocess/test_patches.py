@@ -164,7 +164,9 @@ def test_hectares_are_those_of_the_grid():
         result = map_of(lulc, resolution=resolution)
         found = dfx.postprocess.minimum_mapping_unit(result, hectares)
         assert (int(found.lulc[2, 2]) == 3) == stays
-    assert found.attrs["postprocess"] == "minimum_mapping_unit(hectares=0.36, connectivity=4)"
+    assert found.attrs["postprocess"] == (
+        "minimum_mapping_unit(hectares=0.36, connectivity=4, passes=2)"
+    )
 
 
 def test_it_is_lazy():
