@@ -1,14 +1,13 @@
 """Every network on one 256 x 256 chip: plain, optimized, and what else one might take."""
 
-import math
 from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, bmm_flop
 
 import deepforest_xr as dfx
 from benchmarks.measure import in_turns
+from deepforest_xr.classify.cost import forward_cost, on_meta
 
 BANDS, CLASSES, MONTHS, SIDE = 10, 13, 7, 256
 PEERS = {"smp U-Net": "Unet", "smp DeepLabV3+": "DeepLabV3Plus"}
@@ -88,32 +87,8 @@ def _smp():
 
 
 def gflop(network, inputs):
-    """Floating-point operations as torch counts them, and those of Fourier transforms."""
-    mapping = {
-        torch.ops.aten.bmm: _bmm,
-        torch.ops.aten._fft_r2c: _fft,
-        torch.ops.aten._fft_c2r: _fft,
-        torch.ops.aten._fft_c2c: _fft,
-    }
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-        network(*inputs)
-    return counter.get_total_flops() / 1e9
-
-
-def _bmm(a, b, *_args, **_kwargs):
-    return bmm_flop(a.shape, b.shape) * (4 if a.is_complex() else 1)
-
-
-_bmm._get_raw = True
-
-
-def _fft(x, dims, *_args, out_val=None, **_kwargs):
-    size = math.prod(max(x.shape[d], out_val.shape[d]) for d in dims)
-    count = max(x.numel(), out_val.numel())
-    return int(2.5 * count * math.log2(size))
-
-
-_fft._get_raw = True
+    """Floating-point operations in billions, without computing."""
+    return forward_cost(on_meta(network), [tuple(x.shape) for x in inputs])[0]
 
 
 def section(rows):
