@@ -23,31 +23,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepforest_xr import (
         accuracy,
+        basin,
         catalogs,
         errors,
         labels,
         maps,
         models,
         postprocess,
-        sentinel,
         testing,
     )
     from deepforest_xr.accuracy import assess
+    from deepforest_xr.basin import plan_basin, run_basin
     from deepforest_xr.catalogs import read_items, search, write_items
     from deepforest_xr.chips import ChipSpec, open_chips, write_chips
     from deepforest_xr.classify import classify, explain
     from deepforest_xr.coverage import coverage
     from deepforest_xr.cube import open_cube
     from deepforest_xr.grid import Grid
+    from deepforest_xr.k8s import kube_cluster
     from deepforest_xr.labels import align_labels
     from deepforest_xr.legend import Legend
     from deepforest_xr.maps import (
         write_cog,
-        write_picture,
-        write_stac_item,
         write_zarr,
     )
-    from deepforest_xr.reader import read_failures
     from deepforest_xr.training import TrainSettings, train
 
 _MODULE_OF = {
@@ -60,28 +59,28 @@ _MODULE_OF = {
     "classify": "classify",
     "coverage": "coverage",
     "explain": "classify",
+    "kube_cluster": "k8s",
     "open_chips": "chips",
     "open_cube": "cube",
-    "read_failures": "reader",
+    "plan_basin": "basin",
     "read_items": "catalogs",
+    "run_basin": "basin",
     "search": "catalogs",
     "train": "training",
     "write_chips": "chips",
     "write_cog": "maps",
     "write_items": "catalogs",
-    "write_picture": "maps",
-    "write_stac_item": "maps",
     "write_zarr": "maps",
 }
 _MODULES = (
     "accuracy",
+    "basin",
     "catalogs",
     "errors",
     "labels",
     "maps",
     "models",
     "postprocess",
-    "sentinel",
     "testing",
 )
 
@@ -93,28 +92,28 @@ __all__ = [
     "accuracy",
     "align_labels",
     "assess",
+    "basin",
     "catalogs",
     "classify",
     "coverage",
     "errors",
     "explain",
+    "kube_cluster",
     "labels",
     "maps",
     "models",
     "open_chips",
     "open_cube",
+    "plan_basin",
     "postprocess",
-    "read_failures",
     "read_items",
+    "run_basin",
     "search",
-    "sentinel",
     "testing",
     "train",
     "write_chips",
     "write_cog",
     "write_items",
-    "write_picture",
-    "write_stac_item",
     "write_zarr",
 ]
 

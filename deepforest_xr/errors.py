@@ -10,12 +10,14 @@
     │   └── UnknownOffsetError          Sentinel-2 offset that cannot be decided
     ├── ReadError (OSError)             a raster or store that cannot be read
     ├── WriteError (OSError)            a result that could not be written whole
+    │   └── StoreError                  a basin's store does not do what is asked of it
     ├── LabelError (ValueError)         label codes or extents that do not fit
     ├── ChipError (ValueError)          training chips that cannot be cut or used
     ├── ModelError                      a network or checkpoint
     │   ├── NoModelError                none given, none configured
     │   ├── BandMismatchError           the cube's bands are not the model's
     │   └── ChecksumError               weights that are not those that were saved
+    ├── LostLeaseError                  another runner has the tile of a basin now
     └── MissingExtraError (ImportError) an optional package is not installed
 
 A message says what was wrong, what was expected and what to do, in one line.
@@ -62,6 +64,10 @@ class WriteError(DeepForestError, OSError):
     """A result that could not be written whole."""
 
 
+class StoreError(WriteError):
+    """A basin's store does not do what is asked of it, whichever tile it was for."""
+
+
 class LabelError(DeepForestError, ValueError):
     """Label codes or extents that do not fit."""
 
@@ -84,6 +90,10 @@ class BandMismatchError(ModelError):
 
 class ChecksumError(ModelError):
     """Weights that are not those that were saved."""
+
+
+class LostLeaseError(DeepForestError):
+    """Another runner has the tile of a basin now, or this one gave it back."""
 
 
 class MissingExtraError(DeepForestError, ImportError):

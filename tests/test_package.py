@@ -9,11 +9,10 @@ import pytest
 import deepforest_xr as dfx
 
 NAMES = {
-    "ChipSpec", "Grid", "Legend", "TrainSettings", "accuracy", "align_labels", "assess",
-    "catalogs", "classify", "coverage", "errors", "explain", "labels", "maps", "models",
-    "open_chips", "open_cube", "postprocess", "read_failures", "read_items", "search", "sentinel",
-    "testing", "train", "write_chips", "write_cog", "write_items", "write_picture",
-    "write_stac_item", "write_zarr",
+    "ChipSpec", "Grid", "Legend", "TrainSettings", "accuracy", "align_labels", "assess", "basin",
+    "catalogs", "classify", "coverage", "errors", "explain", "kube_cluster", "labels", "maps",
+    "models", "open_chips", "open_cube", "plan_basin", "postprocess", "read_items", "run_basin",
+    "search", "testing", "train", "write_chips", "write_cog", "write_items", "write_zarr",
 }  # fmt: skip
 
 HEAVY = ("torch", "rasterio", "stackstac", "matplotlib", "lightning", "xarray", "dask")

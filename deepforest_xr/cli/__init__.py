@@ -12,7 +12,17 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from deepforest_xr.cli import console, coverage, explain, legend, model, postprocess, stages
+from deepforest_xr.cli import (
+    basin,
+    console,
+    coverage,
+    explain,
+    k8s,
+    legend,
+    model,
+    postprocess,
+    stages,
+)
 from deepforest_xr.errors import DeepForestError
 
 app = typer.Typer(
@@ -27,6 +37,8 @@ for stage in stages.COMMANDS:
 app.command()(coverage.coverage)
 app.command()(explain.explain)
 app.command()(postprocess.postprocess)
+app.add_typer(k8s.app, name="k8s")
+app.add_typer(basin.app, name="basin")
 app.add_typer(legend.app, name="legend")
 app.add_typer(model.app, name="model")
 

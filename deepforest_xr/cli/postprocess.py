@@ -68,7 +68,7 @@ def postprocess(
     if cog is not None:
         dfx.write_cog(written, cog, overwrite=overwrite)
     if picture is not None:
-        dfx.write_picture(written, picture, overwrite=overwrite)
+        dfx.maps.write_picture(written, picture, overwrite=overwrite)
     say("map written to " + ", ".join(str(p) for p in (out, cog, picture) if p is not None))
 
 

@@ -109,6 +109,7 @@ def cube(
     --dataset S1TsS2_7 --out cube.zarr`
     """
     import deepforest_xr as dfx
+    from deepforest_xr.reader import read_failures
 
     grid = make_grid(crs, bounds, bbox, resolution)
     lazy = dfx.open_cube(
@@ -125,7 +126,7 @@ def cube(
     )
     with bar("Cube") as progress:
         dfx.write_zarr(lazy, out, overwrite=overwrite, progress=progress)
-    for line in dfx.read_failures(lazy):
+    for line in read_failures(lazy):
         say(f"not read: {line}", console.err_console)
     say(f"{grid.describe()} written to {out}")
 
@@ -190,11 +191,11 @@ def classify(
         dfx.write_cog(written, cog, overwrite=overwrite)
         start, end = str(period).split("/")
         item = cog.with_suffix(".json")
-        dfx.write_stac_item(
+        dfx.maps.write_stac_item(
             written, item, assets={"lulc": cog}, start=start, end=end, overwrite=overwrite
         )
     if picture is not None:
-        dfx.write_picture(written, picture, overwrite=overwrite)
+        dfx.maps.write_picture(written, picture, overwrite=overwrite)
     say("map written to " + ", ".join(str(p) for p in (out, cog, picture) if p is not None))
 
 

@@ -67,7 +67,7 @@ def reaching(items: Sequence[pystac.Item], bands: Sequence[str], grid: Grid) -> 
 
 
 def box_on(item: pystac.Item, asset: pystac.Asset, grid: Grid) -> Bounds | None:
-    """Box of an asset in the grid's CRS, None where it does not meet the grid.
+    """Box of an asset in the grid's CRS, None where it has no area in common with the grid.
 
     Where the box cannot be told there, as across the antimeridian, it is the grid's own.
     """
@@ -75,7 +75,10 @@ def box_on(item: pystac.Item, asset: pystac.Asset, grid: Grid) -> Bounds | None:
     box = transform_bounds(bounds, crs, grid.crs)
     if not all(map(math.isfinite, box)) or box[0] > box[2]:
         return grid.bounds
-    return box if meet(box, grid.bounds) else None
+    left, bottom, right, top = grid.bounds
+    # A raster that only touches the grid, as one on the same lattice does, has no pixel there.
+    shares = box[0] < right and box[2] > left and box[1] < top and box[3] > bottom
+    return box if shares else None
 
 
 def meet(one: Bounds, other: Bounds) -> bool:

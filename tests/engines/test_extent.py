@@ -79,6 +79,14 @@ def test_a_raster_stored_upside_down_has_the_same_box():
         assert asset_extent(item(), each) == ((500, 700, 800, 900), "EPSG:32721")
 
 
+def test_a_raster_that_only_touches_a_grid_does_not_reach_it():
+    grid = Grid.from_bounds((800, 700, 900, 900), crs=32721)
+    edge = asset(bbox=[500, 700, 800, 900])
+    assert box_on(item(), edge, grid) is None
+    over = asset(bbox=[500, 700, 801, 900])
+    assert box_on(item(), over, grid) == (500, 700, 801, 900)
+
+
 def test_a_box_across_the_antimeridian_is_taken_to_meet_the_grid():
     grid = Grid.from_lonlat((-179.9, -17.1, -179.8, -17.0), crs=32701)
     fiji = item(bbox=(179.9, -17.2, -179.7, -16.9))

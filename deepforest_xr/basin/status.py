@@ -1,0 +1,210 @@
+"""How far a basin is, from its ledger alone: states, rate, time left, failures, a map."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepforest_xr.atomic import staged
+from deepforest_xr.basin.ledger import LEASE_SECONDS, MAX_ATTEMPTS, STATUSES, Ledger, TileState
+from deepforest_xr.basin.run import told
+from deepforest_xr.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from deepforest_xr.basin.card import Plan
+
+RECENT = 32
+"""Tiles finished last that the rate is taken from."""
+
+REASONS = 50
+"""Tiles whose failures are read, at most: one request each."""
+
+COLORS = {
+    "done": "#2f7d4f",
+    "running": "#f2b134",
+    "waiting": "#d5dbe3",
+    "stale": "#9a6fb0",
+    "set aside": "#c0392b",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far a basin is."""
+
+    plan: Plan
+    """The basin."""
+
+    states: Mapping[str, TileState]
+    """Of each tile."""
+
+    reasons: Mapping[str, list[str]]
+    """Why attempts failed, by tile that is not done; of the first 50 tiles."""
+
+    tiles_per_hour: float | None
+    """Of the tiles finished last, None before there are two."""
+
+    hours_left: float | None
+    """For tiles that are neither done nor set aside, at that rate."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tiles by status, every status named."""
+        found = Counter(state.status for state in self.states.values())
+        return {status: found[status] for status in STATUSES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        return {
+            "url": self.plan.url,
+            "run_id": self.plan.run_id,
+            "tiles": len(self.states),
+            "counts": self.counts,
+            "tiles_per_hour": self.tiles_per_hour,
+            "hours_left": self.hours_left,
+            "failures": dict(self.reasons),
+            "states": {tile: state.status for tile, state in self.states.items()},
+        }
+
+    def __str__(self) -> str:
+        total = max(len(self.states), 1)
+        lines = [f"run {self.plan.run_id[:12]} at {self.plan.url}"]
+        lines += [f"{s:<10}{n:>7,}  {n / total:6.1%}" for s, n in self.counts.items()]
+        if self.tiles_per_hour is not None:
+            lines.append(f"rate      {self.tiles_per_hour:,.4g} tiles an hour")
+        if self.hours_left is not None:
+            lines.append(f"left      {self.hours_left:,.3g} h at this rate")
+        for tile, reasons in self.reasons.items():
+            lines.append(f"{tile} ({self.states[tile].status}): {'; '.join(reasons)}")
+        return "\n".join(lines)
+
+    def geojson(self) -> dict[str, Any]:
+        """Give the tiles with their status as GeoJSON, in degrees."""
+        return self.plan.geojson({tile: state.status for tile, state in self.states.items()})
+
+    def write_picture(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Draw the tiles on the map's own grid, coloured by status, as PNG.
+
+        Raises
+        ------
+        ConfigError
+            If the path does not end in ``.png``.
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        states = {tile: state.status for tile, state in self.states.items()}
+        return draw_tiles(self.plan, states, path, overwrite=overwrite)
+
+
+def basin_status(
+    plan: Plan, *, lease: float = LEASE_SECONDS, max_attempts: int = MAX_ATTEMPTS
+) -> Status:
+    """Look at the ledger of a basin.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `open_plan`.
+    lease, max_attempts
+        As in `run_basin`: they decide what is stale and what is set aside.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    """
+    ledger = Ledger(plan.open(), lease=lease, max_attempts=max_attempts)
+    try:
+        states = ledger.states(tile.id for tile in plan.tiles)
+        unlucky = [s for s in states.values() if s.attempts and s.status != "done"]
+        unlucky.sort(key=lambda state: (state.status != "set aside", state.tile))
+        reasons = {s.tile: told(ledger.reasons(s), s) for s in unlucky[:REASONS]}
+    finally:
+        ledger.close()
+    rate = _rate(s.modified for s in states.values() if s.status == "done")
+    left = sum(s.status in {"waiting", "stale", "running"} for s in states.values())
+    return Status(
+        plan=plan,
+        states=states,
+        reasons=reasons,
+        tiles_per_hour=rate,
+        hours_left=None if rate is None else left / rate,
+    )
+
+
+def _rate(times: Iterable[datetime | None]) -> float | None:
+    """Tiles an hour over those finished last; None where no time passed between them."""
+    recent = sorted(t for t in times if t is not None)[-RECENT:]
+    if len(recent) < 2:
+        return None
+    seconds = (recent[-1] - recent[0]).total_seconds()
+    return (len(recent) - 1) / seconds * 3600 if seconds > 0 else None
+
+
+def draw_tiles(
+    plan: Plan, states: Mapping[str, str], path: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Draw the tiles of a plan as PNG, coloured by status.
+
+    Parameters
+    ----------
+    plan : Plan
+        The basin.
+    states : mapping
+        Status by tile; a tile that is not in it waits.
+    path : path
+        Ends in ``.png``.
+    overwrite : bool
+        Replace what is there.
+
+    Raises
+    ------
+    ConfigError
+        If the path does not end in ``.png``.
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ConfigError(f"{str(path)!r} does not end in .png, the one format drawn.")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch, Rectangle
+    except ImportError as error:
+        raise MissingExtraError(
+            'a map of tiles needs matplotlib: pip install "deepforest-xr[viz]"'
+        ) from error
+    grid = plan.tiling.grid
+    left, bottom, right, top = grid.bounds
+    figure = Figure(figsize=(8.0, 8.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for tile in plan.tiles:
+        west, south, east, north = plan.tiling.grid_of(tile).bounds
+        status = states.get(tile.id, "waiting")
+        axes.add_patch(
+            Rectangle(
+                (west, south),
+                east - west,
+                north - south,
+                facecolor=COLORS[status],
+                edgecolor="white",
+                linewidth=0.5,
+                hatch="//" if tile.id in plan.empty else None,
+            )
+        )
+    counts = Counter(states.get(tile.id, "waiting") for tile in plan.tiles)
+    handles = [Patch(color=COLORS[s], label=f"{s}: {counts[s]}") for s in STATUSES if counts[s]]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    axes.set_xlabel(f"{grid.crs.name}, {grid.crs.axis_info[0].unit_name}")
+    axes.set_title(f"{len(plan.tiles)} tiles", loc="left")
+    with staged(path, overwrite=overwrite) as part:
+        figure.savefig(part, format="png", dpi=100)
+    return path

@@ -1,0 +1,263 @@
+"""Small objects under one address: a folder, S3, or whatever else obstore opens.
+
+What the ledger stands on is here: an object appears whole or not at all, `create` succeeds for
+one caller only, and `modified` is told by the store's clock, never by ours. A store that
+answers with 503 for a while is asked again until `patience` is used up.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from deepforest_xr.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 120.0
+LONGEST_PAUSE_SECONDS = 10.0
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+STAGING = re.compile(r"#\d+$")
+"""How obstore calls a file of a folder that is still being written: ``name#1``."""
+
+PASSING = re.compile(
+    r"\b(429|5\d\d)\b|too many requests|slow ?down|time[d]? ?out|timeout|temporar|unavailable"
+    r"|connection|reset by peer|broken pipe|could not resolve|dns error|error sending request",
+    re.IGNORECASE,
+)
+"""What an error says that may pass by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as a listing tells it."""
+
+    key: str
+    """Path below the store's address."""
+
+    modified: datetime
+    """By the store's clock."""
+
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The objects below one address."""
+
+    store: Any
+    """An obstore store; anything with its methods put, get, head, list and delete."""
+
+    url: str
+    """Address, for messages and for other processes."""
+
+    folder: Path | None = None
+    """Where the address is a folder of this machine."""
+
+    patience: float = PATIENCE_SECONDS
+    """Seconds for which errors that may pass are met with another try."""
+
+    pause: Callable[[float], None] = field(default=time.sleep, repr=False)
+    """Waits between tries."""
+
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    """Measures patience; nothing else is decided by it."""
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Put an object that is not there yet; of many callers one succeeds.
+
+        Returns
+        -------
+        bool
+            False if another's is there already.
+
+        Raises
+        ------
+        StoreError
+            If the store refuses, or does not answer within `patience`.
+        """
+        from obstore.exceptions import AlreadyExistsError
+
+        def put() -> bool:
+            try:
+                self.store.put(key, content, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                # A try whose answer was lost may have been ours.
+                return self._get(key) == content
+            return True
+
+        return self._patiently(put, f"create {key}")
+
+    def put(self, key: str, content: bytes) -> None:
+        """Put an object, whatever is there; one request, so that it is whole or not there."""
+        self._patiently(
+            lambda: self.store.put(key, content, use_multipart=False) and None, f"write {key}"
+        )
+
+    def get(self, key: str) -> bytes | None:
+        """Give an object's content; None if there is none."""
+        return self._patiently(lambda: self._get(key), f"read {key}")
+
+    def modified(self, key: str) -> datetime | None:
+        """Tell when an object was put last, by the store's clock; None if there is none."""
+
+        def head() -> datetime | None:
+            try:
+                found: datetime = self.store.head(key)["last_modified"]
+            except FileNotFoundError:
+                return None
+            return found
+
+        return self._patiently(head, f"look up {key}")
+
+    def listing(self, prefix: str) -> list[Listed]:
+        """List all objects below a prefix that ends with a slash, in one listing."""
+
+        def listed() -> list[Listed]:
+            chunks = self.store.list(prefix.rstrip("/") or None)
+            return [
+                Listed(str(one["path"]), one["last_modified"], int(one["size"]))
+                for chunk in chunks
+                for one in chunk
+            ]
+
+        return self._patiently(listed, f"list {prefix}")
+
+    def names(self, prefix: str) -> list[str]:
+        """List the keys below a prefix, sorted."""
+        return sorted(one.key for one in self.listing(prefix))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are gone already are no fault."""
+        for key in keys:
+
+            def remove(key: str = key) -> None:
+                try:
+                    self.store.delete(key)
+                except FileNotFoundError:
+                    return
+
+            self._patiently(remove, f"remove {key}")
+
+    def staging(self, prefixes: Iterable[str]) -> Iterator[Path]:
+        """Give files below prefixes that a process was writing, or died over; folders only.
+
+        Object stores keep nothing of what was not put whole.
+        """
+        for prefix in prefixes if self.folder is not None else ():
+            assert self.folder is not None  # noqa: S101  - for the type checker
+            place = self.folder / prefix
+            around, name = (place, "") if prefix.endswith("/") else (place.parent, place.name)
+            for path in around.rglob("*#*") if around.is_dir() else ():
+                if STAGING.search(path.name) and path.name.startswith(name):
+                    yield path
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            return bytes(self.store.get(key).bytes())
+        except FileNotFoundError:
+            return None
+
+    def _patiently(self, call: Callable[[], T], what: str) -> T:
+        start, wait = self.clock(), 0.2
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                spent = self.clock() - start
+                if not may_pass(error) or spent + wait > self.patience:
+                    raise StoreError(self._message(error, what, spent)) from error
+            self.pause(wait * random.uniform(0.5, 1.0))  # noqa: S311  - jitter
+            wait = min(2 * wait, LONGEST_PAUSE_SECONDS)
+
+    def _message(self, error: Exception, what: str, spent: float) -> str:
+        tries = f" for {spent:.0f} s" if spent > 1 else ""
+        return f"{self.url}: cannot {what}{tries}: {one_line(error)}; mend it, then run again."
+
+
+def open_objects(
+    out: str | Path, *, make: bool = False, patience: float = PATIENCE_SECONDS
+) -> Objects:
+    """Open a folder or an address.
+
+    Parameters
+    ----------
+    out : str or Path
+        A folder, ``s3://bucket/prefix``, or any URL that obstore takes. S3 takes its keys and
+        region from the ``AWS_*`` variables of the environment, the address of a store that is
+        not Amazon's from ``AWS_ENDPOINT_URL`` or ``AWS_ENDPOINT``.
+    make : bool
+        Make a folder that is not there.
+    patience : float
+        Seconds, see `Objects`.
+
+    Raises
+    ------
+    ConfigError
+        If the address cannot be opened, or is a folder that is not there.
+    """
+    from obstore.exceptions import BaseError
+    from obstore.store import LocalStore, from_url
+
+    address = os.fspath(out)
+    if address.startswith("file://"):
+        address = address.removeprefix("file://")
+    if "://" not in address:
+        folder = Path(address).resolve()
+        if not make and not folder.is_dir():
+            raise ConfigError(f"{address!r} is no folder: plan a basin there first.")
+        try:
+            store: Any = LocalStore(prefix=folder, mkdir=make)
+        except (OSError, BaseError) as error:
+            raise StoreError(f"{address!r} cannot be made a folder: {one_line(error)}.") from error
+        return Objects(store, str(folder), folder, patience)
+    config = _s3_config() if address.startswith(("s3://", "s3a://")) else {}
+    retry: Any = {
+        "max_retries": 10,
+        "retry_timeout": timedelta(seconds=min(patience, 60)),
+        "backoff": {"max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS)},
+    }
+    try:
+        store = from_url(address, retry_config=retry, **config)
+    except (ValueError, TypeError, BaseError) as error:
+        raise ConfigError(
+            f"out={address!r} cannot be opened: {one_line(error)}. Give a folder or a URL such as "
+            "s3://bucket/prefix."
+        ) from error
+    return Objects(store, address, None, patience)
+
+
+def _s3_config() -> dict[str, Any]:
+    """Tell what obstore does not take from the environment by itself."""
+    endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
+    if endpoint is None:
+        return {}
+    plain = endpoint.startswith("http://")
+    options = {"client_options": {"allow_http": True}} if plain else {}
+    return {"config": {"endpoint": endpoint}, **options}
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell an error that another try may not meet: a timeout, 429, 5xx, a lost connection."""
+    if isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
+        return False
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    return PASSING.search(one_line(error)) is not None
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line, without obstore's second half for debugging."""
+    text = str(error).split("\n\nDebug source:", maxsplit=1)[0]
+    return " ".join(text.split())[:200] or type(error).__name__

@@ -1,0 +1,132 @@
+"""The pyramid against counting by hand, and as readers open it."""
+
+import json
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+import rioxarray  # noqa: F401  registers .rio
+import xarray as xr
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from deepforest_xr.basin import pyramid
+from deepforest_xr.basin.finish import finish_basin
+from deepforest_xr.basin.pyramid import mean_of_four, mode_of_four
+from deepforest_xr.basin.store import open_objects
+from deepforest_xr.grid import Grid
+
+from .finished import fill, pixels
+
+RASTERS = array_shapes(min_dims=2, max_dims=2, max_side=7)
+FEW = st.integers(0, 3) | st.just(254)
+
+
+def blocks(values):
+    rows, cols = values.shape
+    for row in range(0, rows, 2):
+        for col in range(0, cols, 2):
+            four = values[row : row + 2, col : col + 2].ravel().tolist()
+            yield row // 2, col // 2, [v for v in four if v != 0]
+
+
+def mode_by_hand(values):
+    out = np.zeros([-(-n // 2) for n in values.shape], dtype="uint8")
+    for row, col, valid in blocks(values):
+        counts = Counter(valid)
+        out[row, col] = min(counts, key=lambda c: (-counts[c], c)) if counts else 0
+    return out
+
+
+def mean_by_hand(values):
+    out = np.zeros([-(-n // 2) for n in values.shape], dtype="uint8")
+    for row, col, valid in blocks(values):
+        out[row, col] = round(sum(valid) / len(valid)) if valid else 0
+    return out
+
+
+@given(arrays(np.uint8, RASTERS, elements=FEW))
+def test_the_mode_leaves_no_data_out_and_takes_the_lower_of_equals(codes):
+    np.testing.assert_array_equal(mode_of_four(codes), mode_by_hand(codes))
+
+
+@given(arrays(np.uint8, RASTERS, elements=st.integers(0, 100)))
+def test_the_mean_is_that_of_pixels_with_data(percent):
+    np.testing.assert_array_equal(mean_of_four(percent), mean_by_hand(percent))
+
+
+def test_halving_again_and_again_does_not_raise_the_mean():
+    percent = np.random.default_rng(0).integers(40, 61, (512, 256)).astype("uint8")
+    coarse = percent
+    for _ in range(6):
+        coarse = mean_of_four(coarse)
+    assert abs(coarse.mean() - percent.mean()) < 0.2
+
+
+@pytest.fixture
+def finished(plan, monkeypatch):
+    monkeypatch.setattr(pyramid, "LONGEST", 40)
+    layers = fill(plan, pixels(plan))
+    finish_basin(plan, cogs=None)
+    return plan, layers
+
+
+def test_every_level_is_the_map_halved(finished):
+    plan, layers = finished
+    codes, percent = layers["lulc"], layers["confidence"]
+    for number in (1, 2, 3):
+        codes, percent = mode_by_hand(codes), mean_by_hand(percent)
+        level = xr.open_zarr(f"{plan.url}/map.zarr/overviews/{number}").compute()
+        np.testing.assert_array_equal(level.lulc, codes)
+        np.testing.assert_array_equal(level.confidence, percent)
+    assert codes.shape == (16, 24)
+    assert len(np.unique(codes)) > 5
+    names = open_objects(plan.url).names("map.zarr/overviews/")
+    assert not [name for name in names if "/4/" in name]
+
+
+def test_a_level_opens_as_a_map_with_place_and_classes(finished):
+    plan, _ = finished
+    grid = plan.tiling.grid
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        level = xr.open_zarr(f"{plan.url}/map.zarr/overviews/2")
+        by_group = xr.open_zarr(
+            f"{plan.url}/map.zarr", group="overviews/2", consolidated=False
+        ).compute()
+        whole = xr.open_zarr(f"{plan.url}/map.zarr")
+    xr.testing.assert_identical(level.compute(), by_group)
+    assert level.rio.crs == grid.crs.to_wkt()
+    assert Grid.of(level).transform == grid.transform @ Affine.scale(4)
+    np.testing.assert_array_equal(level.x, whole.x.values.reshape(-1, 4).mean(axis=1))
+    np.testing.assert_array_equal(level.y, whole.y.values.reshape(-1, 4).mean(axis=1))
+    assert level.lulc.attrs["flag_meanings"] == whole.lulc.attrs["flag_meanings"]
+    assert level.attrs["simulated"] == whole.attrs["simulated"] == "true"
+
+
+def test_levels_are_listed_as_the_convention_asks(finished):
+    plan, _ = finished
+    root = json.loads(open_objects(plan.url).get("map.zarr/overviews/zarr.json"))
+    attrs = root["attributes"]
+    assert (root["zarr_format"], root["node_type"]) == (3, "group")
+    named = {c["name"]: c["uuid"] for c in attrs["zarr_conventions"]}
+    assert named["multiscales"] == "d35379db-88df-4056-af3a-620245f8e347"
+    layout = attrs["multiscales"]["layout"]
+    assert [entry["asset"] for entry in layout] == ["1", "2", "3"]
+    assert [entry.get("derived_from") for entry in layout] == [None, "1", "2"]
+    for number, entry in enumerate(layout, start=1):
+        assert entry["transform"]["scale"] == [2.0, 2.0]
+        assert entry["spatial:transform"][0] == 10.0 * 2**number
+        level = xr.open_zarr(f"{plan.url}/map.zarr/overviews/{number}")
+        assert entry["spatial:shape"] == list(level.lulc.shape)
+    tree = xr.open_datatree(f"{plan.url}/map.zarr/overviews", engine="zarr", consolidated=False)
+    assert sorted(tree.children) == ["1", "2", "3"]
+
+
+def test_a_small_map_needs_no_pyramid(plan):
+    fill(plan, pixels(plan))
+    assert finish_basin(plan, cogs=None).levels == 0
+    assert open_objects(plan.url).names("map.zarr/overviews/") == []
