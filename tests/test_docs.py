@@ -71,6 +71,8 @@ def test_the_example_of_the_readme_runs_and_prints_an_accuracy(tmp_path):
 
 def test_the_commands_of_the_guide_run_in_their_order(tmp_path):
     scenes = tmp_path / "scenes"
+    (tmp_path / "area.geojson").write_text(blocks("docs/guide.md", "json")[0])
+    (tmp_path / "basin.toml").write_text(blocks("docs/guide.md", "toml")[0])
     for block in blocks("docs/guide.md", "sh"):
         for command in commands(block):
             run(command, tmp_path)
@@ -78,7 +80,8 @@ def test_the_commands_of_the_guide_run_in_their_order(tmp_path):
                 for year in (2016, 2017, 2018):
                     shutil.copy(scenes / "mapbiomas.tif", scenes / f"mapbiomas_{year}.tif")
     for name in ("items.parquet", "cube.zarr", "run/curve.png", "map.tif", "map.json", "report.md",
-                 "model.onnx", "home/default-model"):  # fmt: skip
+                 "model.onnx", "home/default-model", "tiles.png", "states.png",
+                 "basin/finish/overview.html"):  # fmt: skip
         assert (tmp_path / name).exists(), name
 
 
@@ -94,7 +97,7 @@ def test_options_in_commands_that_cannot_run_here_exist(document):
             words = shlex.split(command)
             if words[0] == "deepforest-xr":
                 called = known[words[1]]
-                if words[1] == "model":
+                if words[1] in {"model", "basin", "k8s"}:
                     called = called.commands[words[2]]
                 options = {o for p in called.params for o in p.opts}
                 assert {w for w in words if w.startswith("--")} <= options, command
