@@ -204,6 +204,8 @@ def draw_tiles(
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False)
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     axes.set_xlabel(f"{grid.crs.name}, {grid.crs.axis_info[0].unit_name}")
+    axes.ticklabel_format(style="plain", useOffset=False)
+    axes.locator_params(axis="x", nbins=4)
     axes.set_title(f"{len(plan.tiles)} tiles", loc="left")
     with staged(path, overwrite=overwrite) as part:
         figure.savefig(part, format="png", dpi=100)
