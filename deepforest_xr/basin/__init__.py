@@ -7,6 +7,7 @@ killed is run again. No graph is ever larger than a tile.
 
 from deepforest_xr.basin.card import Estimate, Plan
 from deepforest_xr.basin.config import BasinConfig
+from deepforest_xr.basin.finish import Finished, finish_basin
 from deepforest_xr.basin.plan import open_plan, plan_basin
 from deepforest_xr.basin.run import Summary, run_basin
 from deepforest_xr.basin.status import Status, basin_status
@@ -14,10 +15,12 @@ from deepforest_xr.basin.status import Status, basin_status
 __all__ = [
     "BasinConfig",
     "Estimate",
+    "Finished",
     "Plan",
     "Status",
     "Summary",
     "basin_status",
+    "finish_basin",
     "open_plan",
     "plan_basin",
     "run_basin",

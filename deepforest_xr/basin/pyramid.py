@@ -45,6 +45,9 @@ INPUTS = "deepforest:inputs"
 LONGEST = 1024
 """Halving ends with the first level whose longer side is no longer than this, in pixels."""
 
+STRIP = 512
+"""Rows of a tile that are halved together; even."""
+
 CONVENTIONS = (
     ("multiscales", "d35379db-88df-4056-af3a-620245f8e347", "zarr-conventions/multiscales"),
     ("proj", "f17cb550-5864-4468-aeb7-f3180cfb622f", "zarr-conventions/proj"),
@@ -239,10 +242,18 @@ def _shard(source: Pixels, place: Place, side: int, *, is_codes: bool) -> NDArra
     for row, col in np.ndindex(2, 2):
         finer = source.read(2 * place[0] + row, 2 * place[1] + col)
         if finer is not None:
-            coarse = mode_of_four(finer) if is_codes else mean_of_four(finer)
+            coarse = _halved(finer, mode_of_four if is_codes else mean_of_four)
             rows, cols = coarse.shape
             made[row * half : row * half + rows, col * half : col * half + cols] = coarse
     return made
+
+
+def _halved(
+    values: NDArray[np.uint8], halve: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """Halve a tile in strips: what is needed on the way is then small beside it."""
+    tops = range(0, values.shape[0], STRIP)
+    return np.concatenate([halve(values[top : top + STRIP]) for top in tops])
 
 
 def _metadata(described: Described, level: Level, side: int) -> dict[str, bytes]:

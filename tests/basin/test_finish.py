@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 
 from deepforest_xr import cli
+from deepforest_xr.basin import cogs, open_plan, plan_basin, pyramid, run_basin
 from deepforest_xr.basin import finish as finish_module
-from deepforest_xr.basin import open_plan, plan_basin, pyramid, run_basin
 from deepforest_xr.basin.finish import finish_basin
 from deepforest_xr.basin.store import open_objects
 from deepforest_xr.basin.verify import UnfinishedError
@@ -17,7 +18,7 @@ from deepforest_xr.errors import ConfigError
 
 from .conftest import IDS, content
 from .faults import DeadError, Dying
-from .finished import fill, pixels
+from .finished import fill, pixels, window
 from .memory import memory
 
 
@@ -42,11 +43,17 @@ def the_map(plan):
     return {k: v for k, v in found.items() if not k.startswith("overviews/")}
 
 
+def finish_by_command(plan):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["basin", "finish", plan.url])
+    assert ended.value.code == 0
+
+
 def test_a_true_run_is_finished_from_the_command_line(config, tmp_path, capsys):
     plan = plan_basin(config())
     assert run_basin(plan).is_complete
     before = the_map(plan)
-    cli.main(["basin", "finish", plan.url])
+    finish_by_command(plan)
     assert "is finished" in capsys.readouterr().out
     assert the_map(plan) == before
     card = json.loads(results(plan)["finished.json"])
@@ -54,7 +61,7 @@ def test_a_true_run_is_finished_from_the_command_line(config, tmp_path, capsys):
     assert card["nodata"].keys() == set(IDS)
     done = xr.open_zarr(f"{plan.url}/map.zarr").lulc.values[64:, :64]
     assert card["nodata"]["r0001c0000"] == pytest.approx((done == 0).mean())
-    cli.main(["basin", "finish", plan.url])
+    finish_by_command(plan)
     assert "nothing was done" in capsys.readouterr().out
 
 
@@ -82,6 +89,20 @@ def test_what_was_lost_is_made_again_the_same(basin):
     assert overview.read_bytes() == shard
 
 
+def test_gone_on_with_only_what_is_missing_is_made(basin, monkeypatch):
+    plan, _ = basin
+    finish_basin(plan)
+    whole = results(plan)
+    folder = open_objects(plan.url).folder / "finish"
+    (folder / "finished.json").rename(folder / "finishing.json")  # as if it had died before its end
+    (folder / "overview.png").unlink()
+    with monkeypatch.context() as patch:
+        for place in ("cogs.write_cog", "areas._sum_tile", "pyramid._shard"):
+            patch.setattr(f"deepforest_xr.basin.{place}", None)
+        assert finish_basin(plan).is_new
+    assert results(plan) == whole
+
+
 def test_a_basin_that_is_not_run_to_its_end_is_refused_or_finished_in_part(plan):
     layers = pixels(plan)
     fill(plan, layers, plan.tiles[:3])
@@ -97,6 +118,25 @@ def test_a_basin_that_is_not_run_to_its_end_is_refused_or_finished_in_part(plan)
     assert "cog/r0001c0001.tif" in results(plan)
     level = xr.open_zarr(f"{plan.url}/map.zarr/overviews/1").lulc.values
     assert level[32:, 32:64].any()
+
+
+def test_a_tile_that_is_made_anew_is_shown_anew_and_no_other_is_made(basin, monkeypatch):
+    plan, _ = basin
+    finish_basin(plan)
+    objects, tile = open_objects(plan.url), plan.tiles[1]
+    objects.delete([f"done/{tile.id}.json", *objects.names(f"attempts/{tile.id}/")])
+    layers = fill(plan, pixels(plan, seed=1), [tile])
+    written = []
+    real = cogs.write_cog
+    monkeypatch.setattr(
+        cogs, "write_cog", lambda d, path, **o: written.append(path.stem) or real(d, path, **o)
+    )
+    assert finish_basin(plan).is_new
+    assert written == [tile.id] * 2
+    with rasterio.open(objects.folder / "finish" / "cog" / f"{tile.id}.tif") as file:
+        np.testing.assert_array_equal(file.read(1), layers["lulc"][window(tile, 64)])
+    level = xr.open_zarr(f"{plan.url}/map.zarr/overviews/1").lulc.values[:32, 64:96]
+    np.testing.assert_array_equal(level, pyramid.mode_of_four(layers["lulc"][window(tile, 64)]))
 
 
 def test_nothing_done_is_nothing_to_finish(plan):
@@ -187,7 +227,7 @@ def test_in_an_object_store_the_results_are_those_of_a_folder(basin, monkeypatch
     objects = memory()
     folder = open_objects(plan.url)
     for name in ("plan.json", "aoi.json", *folder.names("map.zarr/")):
-        if "overviews" not in name and "/c/" not in name.replace("/x/c/", "").replace("/y/c/", ""):
+        if "overviews" not in name:
             objects.put(name, folder.get(name))
     monkeypatch.setattr("deepforest_xr.basin.card.open_objects", lambda url: objects)
     there = dataclasses.replace(plan, url="memory://")

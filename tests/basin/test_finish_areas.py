@@ -144,6 +144,7 @@ def test_on_utm_the_area_is_that_of_the_geodesic(plan):
 GRIDS = {
     "utm, far from its meridian": (CRS("EPSG:32721"), Affine(90, 0, 820_000, 0, -90, 9_109_000)),
     "degrees": (CRS("EPSG:4326"), Affine(0.001, 0, -54.0, 0, -0.001, 0.1)),
+    "degrees, south": (CRS("EPSG:4326"), Affine(0.001, 0, -54.0, 0, -0.001, -14.0)),
     "degrees, a sphere": (
         CRS("+proj=longlat +R=6371000 +type=crs"),
         Affine(0.001, 0, -54.0, 0, -0.001, -30),
@@ -193,18 +194,25 @@ def test_a_tile_is_summed_in_bands_as_it_is_whole(plan, monkeypatch, tmp_path):
         assert float(one["hectares"]) == pytest.approx(float(other["hectares"]), rel=1e-7)
 
 
-def test_pixels_count_by_their_centres(plan):
+def test_pixels_count_by_their_centres(plan, tmp_path):
     layers = fill(plan, pixels(plan))
-    finish_basin(plan, cogs=None)
+    # Its edges cross pixels on either side of their centres.
+    path = layer(tmp_path, [("odd", (830_103, 9_108_657, 830_578, 9_109_343))])
+    finish_basin(plan, cogs=None, polygons=path)
     grid = plan.tiling.grid
     rows, cols = np.indices(grid.shape)
     x = grid.transform.c + grid.transform.a * (cols + 0.5)
     y = grid.transform.f + grid.transform.e * (rows + 0.5)
     aoi = json.loads(open_objects(plan.url).get("aoi.json"))["geometry"]
     area = on_crs(shapely.geometry.shape(aoi), grid.crs)
-    inside = shapely.contains_xy(area, x, y)
+    (zone,) = read_zones(PolygonLayer(path))
+    inside = {"whole area": shapely.contains_xy(area, x, y)}
+    inside["odd"] = inside["whole area"] & shapely.contains_xy(
+        on_crs(zone.geometry, grid.crs), x, y
+    )
+    assert inside["odd"].sum() > 500
     for row in table(plan):
-        expected = (inside & (layers["lulc"] == int(row["code"]))).sum()
+        expected = (inside[row["zone"]] & (layers["lulc"] == int(row["code"]))).sum()
         assert int(row["pixels"]) == expected
 
 

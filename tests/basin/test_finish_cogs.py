@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from affine import Affine
 from pyproj import CRS, Transformer
 from rio_cogeo.cogeo import cog_validate
 
+from deepforest_xr.basin import plan_basin
 from deepforest_xr.basin.cells import Cell, cells_of, inside
 from deepforest_xr.basin.cogs import Cog
 from deepforest_xr.basin.finish import finish_basin
@@ -19,7 +21,7 @@ from deepforest_xr.basin.mosaic import mosaic_text
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import amazon13
 
-from .conftest import IDS
+from .conftest import IDS, basin_of
 from .finished import fill, pixels, window
 
 GRIDS = {
@@ -56,8 +58,9 @@ def test_a_cell_is_named_by_its_south_west_corner(south, west, name):
     assert Cell(south, west).id == name
 
 
-@pytest.fixture(params=["tile", "degree"])
-def finished(request, plan):
+@pytest.fixture(scope="module", params=["tile", "degree"])
+def finished(request, scene, model, tmp_path_factory):
+    plan = plan_basin(basin_of(scene, model, tmp_path_factory.mktemp("cogs")))
     layers = pixels(plan)
     layers["lulc"][64:, :64] = layers["confidence"][64:, :64] = 0  # a tile without data
     fill(plan, layers)
@@ -100,7 +103,7 @@ def test_files_are_cogs_with_classes_colours_and_sidecars(finished):
 
 def test_the_mosaic_is_the_map_wherever_the_folder_is_moved(finished, tmp_path):
     _, plan, layers, folder = finished
-    folder = folder.rename(tmp_path / "moved")
+    folder = shutil.copytree(folder, tmp_path / "moved")
     for name, file in (("lulc", "mosaic.vrt"), ("confidence", "mosaic_confidence.vrt")):
         with rasterio.open(folder / file) as mosaic:
             np.testing.assert_array_equal(mosaic.read(1), layers[name])
@@ -129,8 +132,8 @@ def test_a_large_mosaic_has_overviews(finished, tmp_path):
     cog = Cog(json.loads(next(folder.glob("stac/items/*.json")).read_text()), ())
     grid = plan.tiling.grid
     wide = Grid(grid.crs, grid.transform, (1500, 3000))
-    path = folder / "wide.vrt"
-    path.write_text(mosaic_text([cog], wide, url=str(folder), legend=amazon13()))
+    path = tmp_path / "wide.vrt"
+    path.write_text(mosaic_text([cog], wide, url=str(tmp_path), legend=amazon13()))
     with rasterio.open(path) as mosaic:
         assert mosaic.overviews(1) == [2, 4, 8]
 

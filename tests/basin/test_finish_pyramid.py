@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from deepforest_xr.basin import pyramid
+from deepforest_xr.basin import plan_basin, pyramid
 from deepforest_xr.basin.finish import finish_basin
 from deepforest_xr.basin.pyramid import mean_of_four, mode_of_four
 from deepforest_xr.basin.store import open_objects
 from deepforest_xr.grid import Grid
 
+from .conftest import basin_of
 from .finished import fill, pixels
 
 RASTERS = array_shapes(min_dims=2, max_dims=2, max_side=7)
@@ -66,11 +67,14 @@ def test_halving_again_and_again_does_not_raise_the_mean():
     assert abs(coarse.mean() - percent.mean()) < 0.2
 
 
-@pytest.fixture
-def finished(plan, monkeypatch):
-    monkeypatch.setattr(pyramid, "LONGEST", 40)
+@pytest.fixture(scope="module")
+def finished(scene, model, tmp_path_factory):
+    plan = plan_basin(basin_of(scene, model, tmp_path_factory.mktemp("pyramid")))
     layers = fill(plan, pixels(plan))
-    finish_basin(plan, cogs=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyramid, "LONGEST", 40)
+        patch.setattr(pyramid, "STRIP", 6)
+        finish_basin(plan, cogs=None)
     return plan, layers
 
 
