@@ -10,27 +10,35 @@ from benchmarks.results.runs import finish_all
 from deepforest_xr.legend import amazon13
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+PARTS = ["noise", "networks"]
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, default=Path("runs/results"))
     options.add_argument("--page", type=Path, default=PAGE)
+    options.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--noise-pixels", type=int, default=12_000_000)
     options.add_argument("--noise-seeds", type=int, default=1)
     options.add_argument("--noise-repeats", type=int, default=1, help="of the closest variants")
     options.add_argument("--network-pixels", type=int, default=1_000_000)
     chosen = options.parse_args()
-    noise = label_noise.runs(range(chosen.noise_seeds), chosen.noise_pixels)
     more = range(chosen.noise_seeds, chosen.noise_seeds + chosen.noise_repeats)
+    noise = label_noise.runs(range(chosen.noise_seeds), chosen.noise_pixels)
     noise += label_noise.repeated(more, chosen.noise_pixels)
     sweep = networks.runs([0], chosen.network_pixels)
     sections = [
         module.section(finish_all(runs, chosen.out, processes=chosen.processes))
-        for module, runs in ((label_noise, noise), (networks, sweep))
+        for part, module, runs in zip(PARTS, (label_noise, networks), (noise, sweep), strict=True)
+        if part in chosen.parts
     ]
-    words = [f"--{k.replace('_', '-')} {v}" for k, v in vars(chosen).items() if "_" in k]
+    words = [f"--parts {' '.join(chosen.parts)}"]
+    words += [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in vars(chosen).items()
+        if any(name.startswith(f"{part.removesuffix('s')}_") for part in chosen.parts)
+    ]
     text = "\n".join([head(chosen.out, " ".join(words)), *sections])
     chosen.page.write_text(text, encoding="utf-8")
     print(f"written to {chosen.page}")
