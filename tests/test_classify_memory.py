@@ -20,11 +20,11 @@ def memory(monkeypatch):
         tried = []
         forward = Predictor._forward
 
-        def guarded(self, arrays, device):
+        def guarded(self, arrays, device, **options):
             tried.append(arrays[0].shape[-2:])
             if np.prod(tried[-1]) > pixels:
                 raise error
-            return forward(self, arrays, device)
+            return forward(self, arrays, device, **options)
 
         monkeypatch.setattr(Predictor, "_forward", guarded)
         monkeypatch.setattr(predict, "_PREDICTORS", {})  # no test has told its limit

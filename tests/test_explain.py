@@ -147,7 +147,7 @@ def test_where_the_middle_has_no_data_random_pixels_are_classified(synthetic_cub
     seen = []
     forward = Predictor._forward
     monkeypatch.setattr(
-        Predictor, "_forward", lambda s, a, d: seen.append(a[0]) or forward(s, a, d)
+        Predictor, "_forward", lambda s, a, d, **o: seen.append(a[0]) or forward(s, a, d, **o)
     )
     found = dfx.explain(cube, stacked, block=32, halo=32)
     assert found.probe.pixels == "random"

@@ -145,7 +145,12 @@ def test_the_commands_are_these():
         }
         for group in cli.app.registered_groups
     }
-    assert groups == {"legend": {"show"}, "model": {"list", "show", "install", "export"}}
+    assert groups == {
+        "basin": {"plan", "run", "status", "finish"},
+        "k8s": {"render", "fetch-model", "retry"},
+        "legend": {"show"},
+        "model": {"list", "show", "install", "export"},
+    }
 
 
 @pytest.mark.parametrize("command", ["train", "demo"])
