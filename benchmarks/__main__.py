@@ -20,7 +20,8 @@ def main():
     for forward in networks.run():
         forwards.append(forward)
         print(forward)
-    PAGE.write_text(page(results, facts, forwards), encoding="utf-8")
+    maps = classify.section(classify.overhead(), classify.threads())
+    PAGE.write_text(page(results, [*facts, "", *maps], forwards), encoding="utf-8")
     print(f"written to {PAGE}")
 
 
