@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,6 +10,10 @@ import xarray as xr
 from deepforest_xr.grid import Grid
 from deepforest_xr.sentinel.s2 import BANDS
 from deepforest_xr.testing import simulate_scene
+
+# A busy machine is no failure: no example has a time limit.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -80,7 +80,7 @@ def spec_of(cell):
 CHIP_BYTES = 2 * (3 + 4) * 32 * 32
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     fails=st.lists(st.integers(1, ROWS - 1), min_size=1, max_size=3).map(sorted),
     shard=st.sampled_from([1, 2, 3, 5, 7, 11, 1000]).map(lambda n: n * CHIP_BYTES),

@@ -58,7 +58,6 @@ def slow(logits, target, weights):
     return total / weight
 
 
-@settings(deadline=None)
 @given(st.integers(0, 99), st.integers(2, 6))
 def test_cross_entropy_is_the_formula(seed, classes):
     logits, target, weights = case(seed, classes)
@@ -116,7 +115,6 @@ def test_a_batch_without_a_label_costs_nothing_and_moves_nothing(heads):
 COUNTS = arrays(np.int64, st.integers(2, 6), elements=st.integers(0, 10**9))
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_inverse_frequency_lets_all_classes_that_occur_weigh_alike(counts):
     weights = inverse_frequency_weights(counts).double().numpy()
@@ -130,7 +128,6 @@ def test_inverse_frequency_lets_all_classes_that_occur_weigh_alike(counts):
     assert weights[counts == 0] == pytest.approx(weights[counts > 0].max(), rel=1e-5)
 
 
-@settings(deadline=None)
 @given(
     arrays(np.int64, st.integers(2, 6), elements=st.integers(1, 10**6)),
     st.sampled_from([0.0, 0.9, 0.999, 0.9999, 0.999999]),
@@ -235,7 +232,7 @@ def slow_mean(logits, target, weights, confidence, formula):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), seed=st.integers(0, 99), classes=st.integers(2, 6))
 def test_a_loss_is_the_formula_of_its_paper(name, data, seed, classes):
     loss, formula = data.draw(CASES[name])
@@ -272,7 +269,7 @@ def test_every_loss_has_a_formula_here():
         (HardBootstrapping(beta=1), 1e-6),
     ],
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 99))
 def test_the_limit_is_cross_entropy_and_so_is_its_gradient(loss, tolerance, seed):
     logits, target, weights = case(seed)
@@ -356,7 +353,6 @@ EXTREME = st.sampled_from([0.0, 1e-30, -1.0, 88.0, -104.0, 1e4, -1e4, 1e30, -1e3
 
 
 @pytest.mark.parametrize("loss", [*LOSSES.values(), Focal(gamma=0.5), Focal(gamma=1)])
-@settings(deadline=None)
 @given(scores=arrays(np.float32, (2, 3, 1, 2), elements=EXTREME.map(np.float32)))
 def test_extreme_logits_give_finite_losses_and_gradients(loss, scores):
     logits = torch.tensor(scores, requires_grad=True)
