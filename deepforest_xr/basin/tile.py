@@ -19,13 +19,13 @@ from deepforest_xr.classify import classify
 from deepforest_xr.cube import open_cube
 from deepforest_xr.errors import ReadError, StoreError
 from deepforest_xr.legend import NODATA
+from deepforest_xr.maps import storing
 from deepforest_xr.reader import read_failures
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
     from pathlib import Path
 
-    import xarray as xr
     from numpy.typing import NDArray
 
     from deepforest_xr.basin.ledger import Lease, Ledger
@@ -150,8 +150,17 @@ def _mapped(
     wanted = lulc[list(template.VARIABLES)].isel(y=inner, x=inner)
     with watch.stage("map"):
         # Inside a Dask worker dask would send each of these tasks to its scheduler.
-        computed: xr.Dataset = wanted.compute(scheduler="threads", callbacks=(watch.callbacks,))
-    layers = {name: computed[name].to_numpy() for name in template.VARIABLES}
+        layers = {n: np.zeros(wanted[n].shape, dtype="uint8") for n in template.VARIABLES}
+        for rows in storing.strips(wanted.chunksizes["y"]):
+            strip = [wanted[name].data[rows] for name in layers]
+            regions = [(rows, slice(0, plan.tiling.tile))] * len(layers)
+            storing.store(
+                strip,
+                list(layers.values()),
+                regions,
+                scheduler="threads",
+                callbacks=(watch.callbacks,),
+            )
     if plan.config.mask:
         inside = _inside(plan, tile, objects)
         layers = {name: np.where(inside, a, a.dtype.type(0)) for name, a in layers.items()}

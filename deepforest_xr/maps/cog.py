@@ -24,7 +24,7 @@ from deepforest_xr.atomic import staged
 from deepforest_xr.errors import ConfigError, DtypeError, WriteError
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import NODATA, Legend
-from deepforest_xr.maps import sidecars
+from deepforest_xr.maps import sidecars, storing
 
 TILE = 512
 BLOCK = 2048
@@ -214,14 +214,14 @@ def _texts(path: Path, layer: _Layer) -> dict[Path, str]:
 
 
 def _write_raw(pixels: xr.DataArray, raw: Path) -> None:
-    import dask.array
-
-    da: Any = dask.array  # ships incomplete types
-
     with raw.open("wb") as stream:
         stream.truncate(pixels.size)
     chunked = pixels if pixels.chunks else pixels.chunk({"y": BLOCK, "x": BLOCK})
-    da.store([chunked.data], [_RawTarget(raw, pixels.shape[1:])], lock=False)
+    bands = slice(0, pixels.shape[0])
+    for rows in storing.strips(chunked.chunksizes["y"]):
+        region = (bands, rows, slice(0, pixels.shape[2]))
+        target = _RawTarget(raw, pixels.shape[1:])
+        storing.store([chunked.data[region]], [target], [region])
 
 
 def _vrt(layer: _Layer, grid: Grid, raw: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepforest_xr.errors import ConfigError, DtypeError
+from deepforest_xr.maps import storing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -41,6 +42,7 @@ def write_missing(
     encoding: Mapping[Hashable, Mapping[str, Any]],
     open_store: Callable[[Path], LocalStore],
     ignored: frozenset[str],
+    started: Callable[[int, int], None],
 ) -> Path:
     """Write the shards that an unfinished store lacks; begin one where there is none.
 
@@ -56,6 +58,8 @@ def write_missing(
         Makes the Zarr store of a folder.
     ignored : frozenset of str
         Attributes of the map that may differ from one go to the next.
+    started : callable (strip, strips)
+        Called before each strip of rows.
 
     Returns
     -------
@@ -71,8 +75,7 @@ def write_missing(
     """
     import zarr
 
-    odd = [str(n) for n, a in prepared.data_vars.items() if a.dtype.kind not in "iuf"]
-    if odd:
+    if odd := not_numbers(prepared):
         raise DtypeError(f"resume=True writes numbers only, {odd[0]!r} is none: leave it out.")
     store = unfinished_path(path) / path.name
     record = _record(prepared, encoding, ignored)
@@ -80,10 +83,13 @@ def write_missing(
         _begin(prepared, store, record, encoding, open_store)
     # A shard of zeros must be a file too, or it would count as not yet written.
     with zarr.config.set({"array.write_empty_chunks": True}):
-        group = zarr.open_group(open_store(store), mode="r+", zarr_format=3)
-        targets = {name: group[str(name)] for name in prepared.data_vars}
-    _store(prepared, targets, store)
+        store_missing(prepared, store, open_store, started)
     return store
+
+
+def not_numbers(prepared: xr.Dataset) -> list[str]:
+    """Names of the variables that are encoded before they are written."""
+    return [str(n) for n, a in prepared.data_vars.items() if a.dtype.kind not in "iuf"]
 
 
 def _record(
@@ -140,6 +146,19 @@ def _begin(
     """Lay out all arrays, write the coordinates, and last the record."""
     shutil.rmtree(store.parent, ignore_errors=True)
     store.parent.mkdir(parents=True)
+    lay_out(prepared, store, encoding, open_store)
+    partial = store.parent / f"{RECORD}.partial"
+    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    partial.replace(store.parent / RECORD)
+
+
+def lay_out(
+    prepared: xr.Dataset,
+    store: Path,
+    encoding: Mapping[Hashable, Mapping[str, Any]],
+    open_store: Callable[[Path], LocalStore],
+) -> None:
+    """Write all metadata and the coordinates, no variable yet."""
     loaded = {name: c.compute() for name, c in prepared.coords.items() if c.chunks}
     prepared.assign_coords(loaded).to_zarr(
         open_store(store),
@@ -149,24 +168,55 @@ def _begin(
         encoding={str(name): dict(options) for name, options in encoding.items()},
         compute=False,
     )
-    partial = store.parent / f"{RECORD}.partial"
-    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    partial.replace(store.parent / RECORD)
 
 
-def _store(prepared: xr.Dataset, targets: Mapping[Hashable, Any], store: Path) -> None:
-    import dask.array
+def store_missing(
+    prepared: xr.Dataset,
+    store: Path,
+    open_store: Callable[[Path], LocalStore],
+    started: Callable[[int, int], None],
+) -> None:
+    """Write the shards without a file, strip by strip; `started` hears (strip, strips)."""
+    import zarr
 
-    da: Any = dask.array  # ships incomplete types
+    group = zarr.open_group(open_store(store), mode="r+", zarr_format=3)
+    targets = {name: group[str(name)] for name in prepared.data_vars}
+    wanted = {name: list(_missing(a, store / str(name))) for name, a in prepared.data_vars.items()}
+    cuts = _strips(prepared)
+    for number, cut in enumerate(cuts):
+        started(number, len(cuts))
+        work = [
+            (array.data[region], targets[name], region)
+            for name, array in prepared.data_vars.items()
+            for region in _within(wanted[name], array.dims, cut)
+        ]
+        if work:
+            arrays, into, regions = zip(*work, strict=True)
+            storing.store(arrays, into, regions)
 
-    work = [
-        (array.data[region], targets[name], region)
-        for name, array in prepared.data_vars.items()
-        for region in _missing(array, store / str(name))
-    ]
-    if work:
-        sources, arrays, regions = zip(*work, strict=True)
-        da.store(list(sources), list(arrays), regions=list(regions), lock=False)
+
+def _strips(prepared: xr.Dataset) -> list[slice]:
+    """Rows that are written one after another: all at once where chunks are not alike."""
+    chunks = {a.chunksizes["y"] for a in prepared.data_vars.values() if "y" in a.dims}
+    return list(storing.strips(chunks.pop())) if len(chunks) == 1 else [slice(None)]
+
+
+def _within(
+    regions: list[storing.Region], dims: tuple[Hashable, ...], cut: slice
+) -> Iterator[storing.Region]:
+    """The parts of regions in a strip; what has no rows belongs to the first strip."""
+    if cut == slice(None):
+        yield from regions
+        return
+    for region in regions:
+        if "y" not in dims:
+            if cut.start == 0:
+                yield region
+            continue
+        axis = dims.index("y")
+        first, end = max(region[axis].start, cut.start), min(region[axis].stop, cut.stop)
+        if first < end:
+            yield (*region[:axis], slice(first, end), *region[axis + 1 :])
 
 
 def _missing(array: xr.DataArray, folder: Path) -> Iterator[tuple[slice, ...]]:

@@ -21,7 +21,13 @@ from zarr.storage import LocalStore
 from deepforest_xr.atomic import staged
 from deepforest_xr.errors import ConfigError, DtypeError
 from deepforest_xr.grid import Grid
-from deepforest_xr.maps.resume import unfinished_path, write_missing
+from deepforest_xr.maps.resume import (
+    lay_out,
+    not_numbers,
+    store_missing,
+    unfinished_path,
+    write_missing,
+)
 from deepforest_xr.reader import ATTRIBUTE as READ_FAILURES
 from deepforest_xr.reader import read_failures
 
@@ -87,10 +93,10 @@ def write_zarr(
         prepared = _prepare(dataset, grid)
         encoding = {name: _encoding(prepared[name]) for name in prepared.data_vars}
         store = partial
-        with _watched(progress), _annotated(prepared):
+        with _Watch(progress) as watch, _annotated(prepared):
             if resume:
-                store = _write_in_goes(prepared, Path(path), encoding)
-            else:
+                store = _write_in_goes(prepared, Path(path), encoding, watch.started)
+            elif not_numbers(prepared):
                 prepared.to_zarr(
                     _StagedStore(store),
                     mode="w-",
@@ -98,6 +104,9 @@ def write_zarr(
                     consolidated=False,
                     encoding=encoding,
                 )
+            else:
+                lay_out(prepared, store, encoding, _StagedStore)
+                store_missing(prepared, store, _StagedStore, watch.started)
         _keep_failures(store, dataset)
         _consolidate(store)
         if resume:
@@ -177,7 +186,12 @@ def _encoding(array: xr.DataArray) -> dict[str, Any]:
     return {"chunks": tuple(inner), "shards": tuple(shards), "compressors": (codec,)}
 
 
-def _write_in_goes(prepared: xr.Dataset, path: Path, encoding: dict[Any, dict[str, Any]]) -> Path:
+def _write_in_goes(
+    prepared: xr.Dataset,
+    path: Path,
+    encoding: dict[Any, dict[str, Any]],
+    started: Callable[[int, int], None],
+) -> Path:
     try:
         return write_missing(
             prepared,
@@ -185,6 +199,7 @@ def _write_in_goes(prepared: xr.Dataset, path: Path, encoding: dict[Any, dict[st
             encoding=encoding,
             open_store=_StagedStore,
             ignored=frozenset({READ_FAILURES}),
+            started=started,
         )
     except (ConfigError, DtypeError):
         raise  # what is there is another map's, or nothing
@@ -225,18 +240,34 @@ def _annotated(dataset: xr.Dataset) -> AbstractContextManager[Any]:
     return setting
 
 
-def _watched(progress: Callable[[int, int], None] | None) -> AbstractContextManager[Any]:
-    """Report finished tasks of dask's local schedulers."""
-    if progress is None:
-        return nullcontext()
-    import dask.callbacks
+class _Watch:
+    """Reports finished tasks of dask's local schedulers, over all strips of a map."""
 
-    callback: Any = dask.callbacks.Callback  # ships incomplete types
+    def __init__(self, progress: Callable[[int, int], None] | None) -> None:
+        self.progress = progress
+        self.strip, self.strips, self.told = 0, 1, 0
+        self.callback: Any = nullcontext()
 
-    def posttask(_key: Any, _result: Any, _dsk: Any, state: Any, _worker: Any) -> None:
+    def __enter__(self) -> _Watch:
+        if self.progress is not None:
+            import dask.callbacks
+
+            callback: Any = dask.callbacks.Callback  # ships incomplete types
+            self.callback = callback(posttask=self._posttask)
+        self.callback.__enter__()
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        self.callback.__exit__(*failed)
+
+    def started(self, strip: int, strips: int) -> None:
+        """Count on from a strip's first task."""
+        self.strip, self.strips = strip, strips
+
+    def _posttask(self, _key: Any, _result: Any, _dsk: Any, state: Any, _worker: Any) -> None:
         done = len(state["finished"])
-        waiting = sum(len(state[kind]) for kind in ("ready", "waiting", "running"))
-        progress(done, done + waiting)
-
-    watcher: AbstractContextManager[Any] = callback(posttask=posttask)
-    return watcher
+        total = done + sum(len(state[kind]) for kind in ("ready", "waiting", "running"))
+        # Strips have about as many tasks each; what was told is never taken back.
+        self.told = max(self.told, self.strip * total + done)
+        if self.progress is not None:
+            self.progress(self.told, max(self.strips * total, self.told))
