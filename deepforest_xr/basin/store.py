@@ -218,7 +218,8 @@ def open_objects(
         if not make and not folder.is_dir():
             raise ConfigError(f"{address!r} is no folder: plan a basin there first.")
         try:
-            store: Any = LocalStore(prefix=folder, mkdir=make)
+            # A folder that lost its last object goes too, as in an object store.
+            store: Any = LocalStore(prefix=folder, mkdir=make, automatic_cleanup=True)
         except (OSError, BaseError) as error:
             raise StoreError(f"{address!r} cannot be made a folder: {one_line(error)}.") from error
         return Objects(store, str(folder), folder, patience)

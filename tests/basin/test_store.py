@@ -105,3 +105,17 @@ def test_a_folder_may_be_given_as_url(tmp_path):
     objects = open_objects(f"file://{tmp_path}/basin", make=True)
     objects.put("a", b"1")
     assert (tmp_path / "basin" / "a").read_bytes() == b"1"
+
+
+def test_a_folder_goes_with_its_last_object_and_comes_back(folder):
+    folder.put("a", b"0")
+    for key in ("clock/one.json", "clock/other.json"):
+        folder.put(key, b"1")
+    folder.delete(["clock/one.json"])
+    assert (folder.folder / "clock").is_dir()
+    folder.delete(["clock/other.json"])
+    assert [path.name for path in folder.folder.iterdir()] == ["a"]
+    folder.put("clock/one.json", b"2")
+    assert folder.get("clock/one.json") == b"2"
+    folder.delete(["a", "clock/one.json"])
+    assert folder.folder.is_dir()
