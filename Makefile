@@ -25,7 +25,10 @@ test-services: $(VENV)/.dev $(SERVICES)/.ready  ## against a real STAC server an
 	tests/services/install.sh
 	DEEPFOREST_XR_SERVICES=$(abspath $(SERVICES)) $(BIN)/python -m pytest -m services tests/services
 
-ifneq ($(wildcard $(TESTBED)/requirements.txt),)
+ifdef KUBECONFIG
+test-k8s: $(VENV)/.dev  ## the same runs on the cluster that KUBECONFIG names
+	$(BIN)/python -m pytest tests/k8s
+else ifneq ($(wildcard $(TESTBED)/requirements.txt),)
 test-k8s: $(VENV)/.dev $(KUBERNETES)/.ready  ## manifests, and runs on a small Kubernetes (as root)
 	DEEPFOREST_XR_K8S=$(abspath $(KUBERNETES)) $(BIN)/python -m pytest tests/k8s
 else
