@@ -103,6 +103,16 @@ def test_what_is_read_are_whole_chunks_with_a_wanted_band_each_once(model, synth
     assert dfx.explain(small, radar, probe=False).bytes_read == (3 * 2 + 2) * pixels * 4
 
 
+def test_what_waits_is_all_of_a_small_map_and_no_more_of_a_large_one(model, synthetic_cube):
+    cube = synthetic_cube((32 * 6, 32 * 9), bands=BANDS).chunk({"y": 32, "x": 32})
+    found = dfx.explain(cube, model, block=32, halo=32, probe=False)
+    assert found.memory_waiting == found.bytes_read == 6 * 9 * 32 * 32 * 3 * 4
+    large = synthetic_cube((32 * 9, 32 * 16), bands=BANDS).chunk({"y": 32, "x": 32})
+    found = dfx.explain(large, model, block=32, halo=32, probe=False)
+    assert found.memory_waiting == 64 * 32 * 32 * 3 * 4
+    assert dfx.explain(large.compute(), model, block=32, halo=32, probe=False).memory_waiting == 0
+
+
 def test_nothing_is_computed_without_a_probe(model, synthetic_cube):
     cube = synthetic_cube((70, 101), bands=BANDS).chunk({"y": 20})
     with no_compute():

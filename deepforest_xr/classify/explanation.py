@@ -18,6 +18,7 @@ from deepforest_xr.classify.block import Task, classify_block
 from deepforest_xr.classify.plan import Plan, make_plan
 from deepforest_xr.classify.predict import predictor, torch_device
 from deepforest_xr.legend import NODATA
+from deepforest_xr.maps.storing import STRIP
 from deepforest_xr.models import entry
 from deepforest_xr.models.network import STRIDE
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 SCRATCH = 1.5
 """What operations take for themselves, as a factor on the tensors that are seen: measured on a
 CPU 0.9 (DeepForest-1b, DeepLab) to 1.3 (U-Net), and a reserve."""
+
+WAITING = 4 * STRIP
+"""Blocks whose chunks dask keeps at most for those beside them: 12 to 58 were measured."""
 
 RESULT_BYTES = 3 * 4
 """Of a pixel and class while a block's probabilities become percent: three float32 at once."""
@@ -107,6 +111,10 @@ class Explanation:
     memory_network: int
     """Bytes: activations of one window and weights, at most; on the GPU if there is one."""
 
+    memory_waiting: int
+    """Bytes of the cube's chunks that wait for the blocks around theirs while `write_zarr` writes
+    the map, at most: those of 64 blocks, whatever the map's size. 0 for a cube in memory."""
+
     result_bytes: int
     """Of ``lulc`` and ``confidence``, uncompressed."""
 
@@ -160,7 +168,8 @@ class Explanation:
             "reads": f"{_bytes(self.bytes_read)} in whole chunks, each once, uncompressed; "
             f"{_bytes(self.bytes_halo)} as windows",
             "memory": f"up to {_bytes(self.memory)} for a block: {_bytes(self.memory_inputs)} for "
-            f"inputs, {_bytes(self.memory_network)} for the network",
+            f"inputs, {_bytes(self.memory_network)} for the network; up to "
+            f"{_bytes(self.memory_waiting)} in chunks that wait for the next blocks",
             "writes": f"{_bytes(self.result_bytes)} uncompressed, and {_bytes(self.layer_bytes)} "
             "each for entropy, margin and the probability of a class",
             "time": self._time(),
@@ -227,6 +236,8 @@ def explain(
     largest = max(plan.blocks[0]), max(plan.blocks[1])
     result = RESULT_BYTES * len(plan.checkpoint.legend.classes) * largest[0] * largest[1]
     middle = len(plan.blocks[0]) // 2, len(plan.blocks[1]) // 2
+    count = len(plan.blocks[0]) * len(plan.blocks[1])
+    read = _chunk_bytes(cube, plan, (0, plan.grid.shape[0]), (0, plan.grid.shape[1]))
     return Explanation(
         grid=plan.grid,
         model=plan.checkpoint.model,
@@ -238,10 +249,11 @@ def explain(
         pixels_computed=sum(rows * cols * n for (rows, cols), n in counts.items()),
         gflop_window=gflop[window],
         gflop=sum(gflop[shape] * n for shape, n in counts.items()),
-        bytes_read=_chunk_bytes(cube, plan, (0, plan.grid.shape[0]), (0, plan.grid.shape[1])),
+        bytes_read=read,
         bytes_halo=_window_bytes(plan),
         memory_inputs=_input_memory(cube, plan, window),
         memory_network=int(SCRATCH * activations) + result + _weight_bytes(network),
+        memory_waiting=read * min(WAITING, count) // count,
         result_bytes=2 * pixels,
         layer_bytes=pixels,
         probe=_probe(cube, plan, middle, gflop[sides[0][middle[0]], sides[1][middle[1]]])
