@@ -47,7 +47,8 @@ def train(
     class_weights: Annotated[
         str | None,
         typer.Option(
-            help="share (the paper's), inverse-frequency, effective-number, uniform. [share]"
+            help="share (the paper's), inverse-frequency, square-root, effective-number, uniform. "
+            "[share]"
         ),
     ] = None,
     gradient_clip: Annotated[

@@ -72,6 +72,22 @@ def inverse_frequency_weights(counts: NDArray[np.int64]) -> torch.Tensor:
     return _inverse(np.asarray(counts, dtype="float64"))
 
 
+def square_root_weights(counts: NDArray[np.int64]) -> torch.Tensor:
+    """Weights proportional to 1 / sqrt(pixels): half way between uniform and inverse frequency.
+
+    Parameters
+    ----------
+    counts : ndarray[int], dims (class,)
+        Labelled training pixels.
+
+    Returns
+    -------
+    Tensor[float32], dims (class,)
+        As of `inverse_frequency_weights`.
+    """
+    return _inverse(np.sqrt(np.asarray(counts, dtype="float64")))
+
+
 def effective_number_weights(counts: NDArray[np.int64], *, beta: float = 0.999999) -> torch.Tensor:
     """Weights proportional to 1 / effective number of pixels, (1 - beta^n) / (1 - beta).
 
@@ -122,6 +138,7 @@ def _inverse(numbers: NDArray[np.float64]) -> torch.Tensor:
 CLASS_WEIGHTS: dict[str, Callable[[NDArray[np.int64]], torch.Tensor]] = {
     "share": class_weights,
     "inverse-frequency": inverse_frequency_weights,
+    "square-root": square_root_weights,
     "effective-number": effective_number_weights,
     "uniform": uniform_weights,
 }

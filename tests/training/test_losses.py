@@ -27,6 +27,7 @@ from deepforest_xr.training.losses import (
     effective_number_weights,
     inverse_frequency_weights,
     loss_of,
+    square_root_weights,
     weights_of,
 )
 
@@ -138,6 +139,12 @@ def test_effective_numbers_are_the_sum_of_a_geometric_series(counts, beta):
     expected = (1 / effective) / (1 / effective).mean()
     got = effective_number_weights(counts, beta=beta)
     np.testing.assert_allclose(got.double(), expected, rtol=1e-4)
+
+
+def test_square_roots_are_half_way_between_all_alike_and_inverse_frequency():
+    weights = square_root_weights(np.array([100, 0, 400, 10_000]))
+    torch.testing.assert_close(weights / weights[3], torch.tensor([10.0, 10.0, 5.0, 1.0]))
+    assert weights[[0, 2, 3]].mean().item() == pytest.approx(1)
 
 
 def test_effective_numbers_lie_between_all_alike_and_inverse_frequency():
