@@ -67,8 +67,8 @@ def classify(
     blend : int
         Pixels on each side of a border between blocks over which their logits fade into one
         another, a multiple of 32, at most the halo. For a halo that is smaller than the
-        network's field; at the default halo there is nothing to blend. Blocks are computed
-        once all the same, but kept until their neighbours are done.
+        network's field; at the default halo there is nothing to blend. Logits are kept until
+        the blocks beside are done; `write_zarr` computes those along its strips twice.
     resources : mapping of name to amount, optional
         What a Dask worker must declare to classify a block, as ``{"GPU": 1}``. Dask forgets
         it when it fuses a graph, `write_zarr` does not let it; a block that comes to another

@@ -57,7 +57,8 @@ def write_zarr(
     Parameters
     ----------
     dataset : Dataset on one grid, dims (..., y, x), with CF ``spatial_ref``
-        Any dtype. Dask-backed variables are computed and written shard by shard.
+        Any dtype. Dask-backed variables are computed and written shard by shard, in strips of
+        16 rows of shards: what all of a tall map depends on, as a mean, compute beforehand.
     path : str or Path
         Folder to write, on a local or shared file system.
     overwrite : bool
