@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from affine import Affine
@@ -21,7 +22,7 @@ from deepforest_xr.grid import Grid
 from deepforest_xr.maps import write_cog, write_stac_item
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from deepforest_xr.basin.store import Objects
     from deepforest_xr.basin.tiling import Tile, Tiling
     from deepforest_xr.basin.verify import Verified
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +110,13 @@ def write_cogs(
     verified: Verified,
     catalogued: Catalogued,
     kind: str,
+    *,
+    workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Cog]:
     """Write the GeoTIFFs that are not there yet, with their items.
+
+    After an error, or Ctrl-C, no piece is begun; those in hand are ended, and kept.
 
     Parameters
     ----------
@@ -122,27 +130,48 @@ def write_cogs(
         What their items say.
     kind : str
         ``tile`` or ``degree``.
+    workers : int
+        Pieces made at once, in threads.
     progress : callable (done, total), optional
-        Called after each piece.
+        Called after each piece, by the caller's thread.
 
     Returns
     -------
     list of Cog
-        All of the map; pieces without a pixel of data have none.
+        All of the map, in its order; pieces without a pixel of data have none.
     """
     tiling = catalogued.plan.tiling
     layers = open_layers(objects, tiling.tile)
-    there = results.sizes()
-    found, cut = [], pieces(tiling, verified.tiles, kind)
-    for number, piece in enumerate(cut, start=1):
+    there, nodata = results.sizes(), verified.nodata
+
+    def make(piece: Piece) -> Cog | None:
         inputs = verified.checksum(piece.tiles, catalogued.plan.run_id, kind)
         cog = _known(results, piece, inputs, there)
-        if cog is None and any(verified.nodata[tile.id] < 1 for tile in piece.tiles):
+        if cog is None and any(nodata[tile.id] < 1 for tile in piece.tiles):
             cog = _make(results, piece, layers, catalogued, inputs)
-        found += [] if cog is None else [cog]
-        if progress is not None:
-            progress(number, len(cut))
-    return found
+        return cog
+
+    made = _in_threads(make, pieces(tiling, verified.tiles, kind), workers, progress)
+    return [cog for cog in made if cog is not None]
+
+
+def _in_threads(
+    call: Callable[[T], R],
+    values: Sequence[T],
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[R]:
+    """Call for every value, and give what came of it in the order of values."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="piece")
+    try:
+        futures = [pool.submit(call, value) for value in values]
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            if progress is not None:
+                progress(done, len(futures))
+        return [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _known(results: Results, piece: Piece, inputs: str, there: Mapping[str, int]) -> Cog | None:

@@ -3,12 +3,12 @@
     map.zarr/overviews/zarr.json   `multiscales`: the levels, and how each was made
     map.zarr/overviews/1, 2, ...   a group a level, each half as fine, with its own coordinates
 
-Each level is a map like any: ``xarray.open_zarr("map.zarr/overviews/3")``. Objects of the map are
-not touched, so its consolidated metadata does not list the levels: opened as ``group=`` of the
-map they need ``consolidated=False``. Classes are the mode of two by two pixels, of equally
-frequent ones the lower code; confidence is the mean. Pixels without data count only where all
-four have none. A level is made from the one before, shard by shard, so that no more than two
-tiles are in memory.
+Each level is a map like any: ``xarray.open_zarr("map.zarr", group="overviews/3")``. Of the map
+itself one object changes: the consolidated metadata in ``map.zarr/zarr.json`` list the levels,
+from when they are whole until they are removed. Classes are the mode of two by two pixels, of
+equally frequent ones the lower code; confidence is the mean. Pixels without data count only
+where all four have none. A level is made from the one before, shard by shard, so that no more
+than two tiles are in memory.
 
 References: zarr-conventions/multiscales, spatial and proj, version 0.1.
 """
@@ -27,11 +27,12 @@ from affine import Affine
 from deepforest_xr.basin import template
 from deepforest_xr.basin.pixels import Described, Pixels, open_layers, open_pixels
 from deepforest_xr.basin.results import to_json
+from deepforest_xr.errors import ReadError
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import NODATA, UNLABELLED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,13 +41,17 @@ if TYPE_CHECKING:
 
     Place = tuple[int, int]
 
-GROUP = f"{template.STORE}/overviews"
+NAME = "overviews"
+GROUP, ROOT = f"{template.STORE}/{NAME}", f"{template.STORE}/zarr.json"
 INPUTS = "deepforest:inputs"
 LONGEST = 1024
 """Halving ends with the first level whose longer side is no longer than this, in pixels."""
 
 STRIP = 512
 """Rows of a tile that are halved together; even."""
+
+IN_ROOT = {"kind": "inline", "must_understand": False, "metadata": {}}
+"""Consolidated metadata of a group as zarr writes them where the root lists what is below it."""
 
 CONVENTIONS = (
     ("multiscales", "d35379db-88df-4056-af3a-620245f8e347", "zarr-conventions/multiscales"),
@@ -124,13 +129,20 @@ def write_pyramid(
     Returns
     -------
     dict
-        Bytes of every object of the pyramid by key.
+        Bytes by key, as `sizes` gives them.
+
+    Raises
+    ------
+    ReadError
+        If the map's metadata, or a shard, cannot be read.
     """
     keys: list[str] = []
+    metadata: dict[str, bytes] = {}
     kept = _begin(objects, inputs) if len(pyramid) > 1 else frozenset()
     total, done = sum(len(level.places) for level in pyramid[1:]), 0
     for finer, level in pairwise(pyramid):
-        for key, content in _metadata(described, level, side).items():
+        metadata |= (begun := _metadata(described, level, side))
+        for key, content in begun.items():
             objects.put(key, content)
             keys.append(key)
         sources = open_layers(objects, side, finer.path)
@@ -145,12 +157,21 @@ def write_pyramid(
             if progress is not None:
                 progress(done, total)
     if len(pyramid) > 1:
-        objects.put(f"{GROUP}/zarr.json", to_json(_group(pyramid, inputs)))
-        keys.append(f"{GROUP}/zarr.json")
+        key = f"{GROUP}/zarr.json"
+        metadata[key] = to_json(_group(pyramid, inputs))
+        objects.put(key, metadata[key])
+        keys.append(key)
     there = {one.key: one.size for one in objects.listing(f"{GROUP}/")}
     wanted = set(keys)
     objects.delete(key for key in there if key not in wanted)
-    return {key: there[key] for key in keys}
+    # Last: what is listed is there.
+    return {key: there[key] for key in keys} | {ROOT: _list_levels(objects, metadata)}
+
+
+def sizes(objects: Objects) -> dict[str, int]:
+    """Bytes by key of all objects of the pyramid, and of the map's metadata that list it."""
+    found = {one.key: one.size for one in objects.listing(f"{GROUP}/")}
+    return found | {ROOT: len(objects.get(ROOT) or b"")}
 
 
 def read_level(objects: Objects, level: Level, side: int, name: str) -> NDArray[np.uint8]:
@@ -267,12 +288,38 @@ def _metadata(described: Described, level: Level, side: int) -> dict[str, bytes]
     return {f"{level.path}/{key}": content for key, content in kept.items()}
 
 
+def _list_levels(objects: Objects, metadata: Mapping[str, bytes]) -> int:
+    """Let the map's consolidated metadata list levels by their objects, and no other level.
+
+    They are put only if they change. Bytes of the object that holds them are given.
+    """
+    content = objects.get(ROOT)
+    if content is None:
+        raise ReadError(f"{objects.url}/{ROOT} is gone: plan the basin again, elsewhere.")
+    root = json.loads(content)
+    listed = root["consolidated_metadata"]["metadata"]
+    wanted = {path: node for path, node in listed.items() if path.split("/")[0] != NAME}
+    for key, text in metadata.items():
+        path = key.removeprefix(f"{template.STORE}/")
+        if path.endswith("/zarr.json"):
+            node = json.loads(text)
+            node |= {"consolidated_metadata": IN_ROOT} if node["node_type"] == "group" else {}
+            wanted[path.removesuffix("/zarr.json")] = node
+    if listed != wanted:
+        root["consolidated_metadata"]["metadata"] = wanted
+        content = to_json(root)
+        objects.put(ROOT, content)
+    return len(content)
+
+
 def _begin(objects: Objects, inputs: str) -> frozenset[str]:
     """Give keys that an earlier go made of the same tiles; remove those made of others."""
     key = f"{GROUP}/zarr.json"
     there, root = objects.names(f"{GROUP}/"), objects.get(key)
     if root is not None and json.loads(root)["attributes"].get(INPUTS) == inputs:
         return frozenset(there)
+    # A level that is listed and has lost its shards would be read as one without data.
+    _list_levels(objects, {})
     objects.delete(there)
     group = {"attributes": {INPUTS: inputs}, "zarr_format": 3, "node_type": "group"}
     objects.put(key, to_json(group))

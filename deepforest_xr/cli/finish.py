@@ -46,6 +46,9 @@ def finish(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make everything anew, with other settings too.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="GeoTIFFs made at once; default: one a core, 4 at most.")
+    ] = None,
 ) -> None:
     """Verify every tile; make pyramid, GeoTIFFs, mosaic, STAC catalog, areas and a page of it.
 
@@ -65,6 +68,7 @@ def finish(
             license_name=license_name,
             partial=partial,
             overwrite=overwrite,
+            workers=workers,
             progress=progress,
         )
     say(str(finished))
