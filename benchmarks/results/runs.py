@@ -16,7 +16,13 @@ from deepforest_xr.accuracy import Scores
 from deepforest_xr.legend import amazon13
 
 # Few steps: the cosine and the average take most of the chance out of where a run ends.
-STEADY = {"batch": 4, "learning_rate": 1e-3, "schedule": "cosine", "ema": 0.98}
+STEADY = {
+    "batch": 4,
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "ema": 0.98,
+    "class_weights": "share",
+}
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def train(
         str | None,
         typer.Option(
             help="share (the paper's), inverse-frequency, square-root, effective-number, uniform. "
-            "[share]"
+            "[square-root]"
         ),
     ] = None,
     gradient_clip: Annotated[

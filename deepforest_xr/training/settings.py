@@ -51,8 +51,9 @@ class TrainSettings:
     loss: str = "cross-entropy"
     """Name of one of `training.losses.LOSSES`; others bear wrong labels better."""
 
-    class_weights: str = "share"
-    """Name of one of `training.losses.CLASS_WEIGHTS`; the paper's is 100 - share in percent."""
+    class_weights: str = "square-root"
+    """Name of one of `training.losses.CLASS_WEIGHTS`; the paper's ``"share"`` is 100 - share in
+    percent, which weighs classes of a percent and of a thousandth alike."""
 
     gradient_clip: float = 0.0
     """Longest gradient (2-norm over all weights) that a step follows; 0 clips none."""

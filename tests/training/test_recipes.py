@@ -108,6 +108,7 @@ def test_chips_like_the_papers_are_passed_over_in_silence():
     assert deviations(TrainSettings(recipe="paper"), chips) == [
         "augment is 'eight', the paper's 'paper'",
         "batchnorm_warmup is True, the paper's False",
+        "class_weights is 'square-root', the paper's 'share'",
         "patience is 10, the paper's 1",
     ]
 
