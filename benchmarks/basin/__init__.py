@@ -1,0 +1,1 @@
+"""What a basin costs as it grows, what it survives, and what the whole Amazon would take."""
