@@ -140,8 +140,13 @@ def test_after_an_error_no_piece_is_begun_and_those_in_hand_are_ended(monkeypatc
         raise error
 
     monkeypatch.setattr(cogs, "ThreadPoolExecutor", Pool)
-    with pytest.raises(type(error)):
-        cogs._in_threads(call, range(40), 2, progress)
+    # Processes that pytest spreads its tests to ignore the signal.
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(type(error)):
+            cogs._in_threads(call, range(40), 2, progress)
+    finally:
+        signal.signal(signal.SIGINT, given)
     # The thread that is free again may have taken one more before it was told.
     assert len(begun) <= 3
     assert set(begun) - {0} == set(ended) - {0}

@@ -13,7 +13,7 @@ from deepforest_xr.training import TrainSettings, train
 
 LEGEND = Legend("two", tuple(LandCoverClass(c, f"class {c}", "#00ff00") for c in (4, 9)))
 BANDS = ("B02", "B04", "B08")
-QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-2, "device": "cpu"}
+QUICK = {"class_weights": "share", "epochs": 3, "batch": 8, "learning_rate": 1e-2, "device": "cpu"}
 
 
 def easy_cube(shape=(160, 192), *, months=(), seed=0):
