@@ -12,6 +12,7 @@ import logging
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -274,16 +275,16 @@ class _Runner:
         return all(state.status == "done" for state in every.values())
 
 
-class _Crew:
+class _Crew(ABC):
     """Who makes tiles."""
 
+    @abstractmethod
     def width(self) -> int:
         """How many tiles may be on the way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def submit(self, state: TileState) -> Future[str]:
         """Send a tile on its way; the future's result is how it ended."""
-        raise NotImplementedError
 
     def lost(self) -> str:
         """Why nothing more will come of what is on the way, or ""."""
@@ -294,6 +295,7 @@ class _Crew:
         del error
         return False
 
+    @abstractmethod
     def end(self) -> None:
         """Take no more tiles, give back those in hand."""
 
