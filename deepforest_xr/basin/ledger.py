@@ -1,6 +1,7 @@
 """Who does which tile, and what became of it: small objects that are put once.
 
-    attempts/<tile>/<n>.json            claim n of a tile; its age is its heartbeat
+    attempts/<tile>/<n>.json            claim n of a tile: whose, and how many attempts that
+                                        runner grants; its age is its heartbeat
     attempts/<tile>/<n>.failed.json     claim n ended in an error
     attempts/<tile>/<n>.released.json   claim n was given back, and does not count
     done/<tile>.json                    the tile is finished; written last
@@ -28,7 +29,7 @@ from deepforest_xr.basin.store import one_line
 from deepforest_xr.errors import ConfigError, LostLeaseError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from deepforest_xr.basin.store import Objects
 
@@ -91,7 +92,11 @@ class Lease:
 
 
 class Ledger:
-    """The ledger of a basin, as one runner sees it."""
+    """The ledger of a basin, as one runner sees it.
+
+    Without `max_attempts` a tile is set aside after as many attempts as that runner grants whose
+    claim was put last: who only looks then tells what the runner tells.
+    """
 
     def __init__(
         self,
@@ -99,9 +104,9 @@ class Ledger:
         *,
         owner: Owner | None = None,
         lease: float = LEASE_SECONDS,
-        max_attempts: int = MAX_ATTEMPTS,
+        max_attempts: int | None = None,
     ) -> None:
-        if lease <= 0 or max_attempts < 1:
+        if lease <= 0 or (max_attempts is not None and max_attempts < 1):
             raise ConfigError(
                 f"lease={lease}, max_attempts={max_attempts}: expected a positive number of "
                 "seconds, and one attempt or more."
@@ -123,12 +128,16 @@ class Ledger:
         return found
 
     def states(self, tiles: Iterable[str]) -> dict[str, TileState]:
-        """Tell the state of every tile, from one listing of claims and one of what is done."""
+        """Tell the state of every tile, from one listing of claims and one of what is done.
+
+        Without `max_attempts` a claim is read beside them.
+        """
         # Claims first: a tile finished in between is then done, and not free again.
         claims: dict[str, dict[int, dict[str, datetime]]] = defaultdict(lambda: defaultdict(dict))
         for one in self.objects.listing("attempts/"):
             if found := CLAIM.fullmatch(one.key):
                 claims[found[1]][int(found[2])][found[3] or ""] = one.modified
+        limit = self.max_attempts or self._granted(claims)
         now = self.now()
         done = {
             found[1]: one.modified
@@ -136,7 +145,8 @@ class Ledger:
             if (found := DONE.fullmatch(one.key))
         }
         return {
-            tile: self._state(tile, claims.get(tile, {}), done.get(tile), now) for tile in tiles
+            tile: self._state(tile, claims.get(tile, {}), done.get(tile), now, limit)
+            for tile in tiles
         }
 
     def claim(self, state: TileState) -> Lease | None:
@@ -158,7 +168,11 @@ class Ledger:
             return None
         if self.objects.modified(f"done/{state.tile}.json") is not None:
             return None  # finished late, by a runner that was given up
-        card = {"owner": self.owner.card(), "started": datetime.now(UTC).isoformat()}
+        card = {
+            "owner": self.owner.card(),
+            "started": datetime.now(UTC).isoformat(),
+            "max_attempts": self._limit,
+        }
         lease = Lease(state.tile, state.last + 1, json.dumps(card).encode())
         if not self.objects.create(f"{lease.stem}.json", lease.content):
             return None
@@ -258,6 +272,24 @@ class Ledger:
                 if now.timestamp() - path.stat().st_mtime > STAGING_SECONDS:
                     path.unlink()
 
+    def _granted(self, claims: Mapping[str, Mapping[int, Mapping[str, datetime]]]) -> int:
+        """Attempts that the runner grants whose claim was put last; a claim may not tell."""
+        puts = [
+            (ends[""], tile, number)
+            for tile, numbers in claims.items()
+            for number, ends in numbers.items()
+            if "" in ends
+        ]
+        if not puts:
+            return self._limit
+        _, tile, number = max(puts)
+        content = self.objects.get(f"attempts/{tile}/{number}.json")
+        return int(json.loads(content or b"{}").get("max_attempts", self._limit))
+
+    @property
+    def _limit(self) -> int:
+        return self.max_attempts or MAX_ATTEMPTS
+
     @property
     def _clock(self) -> str:
         return f"clock/{self.owner.id}.json"
@@ -268,6 +300,7 @@ class Ledger:
         claims: dict[int, dict[str, datetime]],
         done: datetime | None,
         now: datetime,
+        limit: int,
     ) -> TileState:
         last = max(claims, default=0)
         released = {n for n, ends in claims.items() if ".released" in ends}
@@ -282,7 +315,7 @@ class Ledger:
             status = "done"
         elif live:
             status = "running"
-        elif used >= self.max_attempts:
+        elif used >= limit:
             status = "set aside"
         return TileState(tile, status, used, last, failed, done or heard)
 
@@ -292,7 +325,7 @@ class Ledger:
             content = self.objects.get(f"attempts/{state.tile}/{state.last}.json")
             if content and is_gone(json.loads(content).get("owner", {})):
                 used = state.attempts + 1
-                status = "set aside" if used >= self.max_attempts else "stale"
+                status = "set aside" if used >= self._limit else "stale"
                 yield TileState(state.tile, status, used, state.last, state.failed, None)
 
     def _is_abandoned(self, state: TileState) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepforest_xr.atomic import staged
-from deepforest_xr.basin.ledger import LEASE_SECONDS, MAX_ATTEMPTS, STATUSES, Ledger, TileState
+from deepforest_xr.basin.ledger import LEASE_SECONDS, STATUSES, Ledger, TileState
 from deepforest_xr.basin.run import told
 from deepforest_xr.errors import ConfigError, MissingExtraError
 
@@ -102,7 +102,7 @@ class Status:
 
 
 def basin_status(
-    plan: Plan, *, lease: float = LEASE_SECONDS, max_attempts: int = MAX_ATTEMPTS
+    plan: Plan, *, lease: float = LEASE_SECONDS, max_attempts: int | None = None
 ) -> Status:
     """Look at the ledger of a basin.
 
@@ -110,8 +110,10 @@ def basin_status(
     ----------
     plan : Plan
         From `open_plan`.
-    lease, max_attempts
-        As in `run_basin`: they decide what is stale and what is set aside.
+    lease : float
+        As in `run_basin`: decides what is stale.
+    max_attempts : int, optional
+        Decides what is set aside; default: what the runner was given that took a tile last.
 
     Raises
     ------

@@ -33,7 +33,6 @@ Out = Annotated[str, typer.Argument(help="Folder or URL (s3://bucket/prefix) of 
 Lease = Annotated[
     float, typer.Option(help="Seconds without a word after which a runner has lost its tile.")
 ]
-MaxAttempts = Annotated[int, typer.Option(help="Attempts before a tile is set aside.")]
 
 app = typer.Typer(
     help="The map of a whole basin, tile by tile: plan it, run it, look at it, run it again.",
@@ -84,7 +83,7 @@ def run(
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Tiles at once in this process.")] = 1,
-    max_attempts: MaxAttempts = 3,
+    max_attempts: Annotated[int, typer.Option(help="Attempts before a tile is set aside.")] = 3,
     lease: Lease = 600.0,
     model: Annotated[
         str | None, typer.Option(help="Folder of the checkpoint here, if it was elsewhere.")
@@ -122,7 +121,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     map_: Annotated[Path | None, typer.Option("--map", help="PNG of the tiles to draw.")] = None,
     tiles: Annotated[Path | None, typer.Option(help="GeoJSON of the tiles to write.")] = None,
-    max_attempts: MaxAttempts = 3,
+    max_attempts: Annotated[
+        int | None,
+        typer.Option(help="Attempts before a tile is set aside; default: as the last run."),
+    ] = None,
     lease: Lease = 600.0,
     overwrite: Overwrite = False,
 ) -> None:

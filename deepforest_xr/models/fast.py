@@ -219,13 +219,18 @@ class FastConvLSTM(nn.Module):
         ordered = list(reversed(steps)) if self.go_backwards else list(steps)
         hidden, cell = self.first(ordered[0])
         for x in ordered[1:]:
-            both = torch.cat([x, hidden], dim=1)
-            gates = F.conv2d(both, self.kernel, self.bias, padding=self.kernel.shape[-1] // 2)
+            gates = self._gates(x, hidden)
             i, f, c, o = gates.chunk(4, dim=1)
-            cell = f.clamp_(0, 1).mul_(cell).addcmul_(i.clamp_(0, 1), self.act(c))
-            hidden = o.clamp_(0, 1).mul_(self.act(cell))
+            cell = cell.mul_(f.clamp_(0, 1)).addcmul_(i.clamp_(0, 1), self.act(c))
+            # A tensor of its own, not a part of the gates: they would all stay with it.
+            hidden = self.act(cell).mul_(o.clamp_(0, 1))
+            del gates, i, f, c, o
         state: Tensor = hidden
         return state
+
+    def _gates(self, x: Tensor, hidden: Tensor) -> Tensor:
+        both = torch.cat([x, hidden], dim=1)
+        return F.conv2d(both, self.kernel, self.bias, padding=self.kernel.shape[-1] // 2)
 
 
 def _scaled(lstm: ConvLSTM) -> tuple[Tensor, Tensor, Tensor]:
@@ -283,27 +288,34 @@ class FourierConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (n, inputs, y, x) to (n, outputs, y, x)."""
-        rows, cols = x.shape[2:]
+        n, _, rows, cols = x.shape
         down, along = -(-rows // self.useful), -(-cols // self.useful)
-        before = (self.size - 1) // 2
-        bottom, right = (
-            count * self.useful + self.size - 1 - before - side
-            for count, side in ((down, rows), (along, cols))
-        )
-        padded = F.pad(x, (before, right, before, bottom))
-        step = max(1, TILES_AT_ONCE // (x.shape[0] * along))
-        strips = [
-            self._strip(padded, first, min(step, down - first)) for first in range(0, down, step)
-        ]
-        return torch.cat(strips, dim=2)[..., :rows, :cols] + self.bias
+        step = max(1, TILES_AT_ONCE // (n * along))
+        out = x.new_empty(n, self.outputs, rows, cols)
+        for first in range(0, down, step):
+            count = min(step, down - first)
+            part = out[..., first * self.useful : (first + count) * self.useful, :]
+            strip = self._strip(self._padded(x, first, count, along))
+            part[...] = strip[..., : part.shape[2], :cols] + self.bias
+        return out
 
-    def _strip(self, padded: Tensor, first: int, count: int) -> Tensor:
-        """Rows of tiles `first` to `first + count`: (n, outputs, count * useful, cols)."""
-        n, channels = padded.shape[:2]
-        top = first * self.useful
-        strip = padded[..., top : top + count * self.useful + self.size - 1, :]
+    def _padded(self, x: Tensor, first: int, count: int, along: int) -> Tensor:
+        """Cut what `count` rows of `along` tiles see, zeros beyond the image: no padded copy."""
+        rows, cols = x.shape[2:]
+        before = (self.size - 1) // 2
+        top = first * self.useful - before
+        bottom, right = (
+            start + tiles * self.useful + self.size - 1
+            for start, tiles in ((top, count), (-before, along))
+        )
+        seen = x[..., max(top, 0) : min(bottom, rows), :]
+        return F.pad(seen, (before, right - cols, max(-top, 0), max(bottom - rows, 0)))
+
+    def _strip(self, strip: Tensor) -> Tensor:
+        """Rows of tiles, padded, to (n, outputs, count * useful, along * useful)."""
+        n, channels = strip.shape[:2]
         tiles = strip.unfold(2, TILE, self.useful).unfold(3, TILE, self.useful)
-        along = tiles.shape[3]
+        count, along = tiles.shape[2:4]
         waves = torch.fft.rfft2(tiles)  # (n, channels, count, along, TILE, TILE / 2 + 1)
         spectrum = torch.view_as_complex(self.spectrum.reshape(-1, self.outputs, channels, 2))
         waves = waves.permute(4, 5, 1, 0, 2, 3).reshape(len(spectrum), channels, -1)

@@ -235,6 +235,36 @@ def test_given_back_is_no_attempt_and_failing_is(store, one):
     assert [r["reason"] for r in one.reasons(found)] == ["bad 0", "bad 1", "bad 2"]
 
 
+def test_who_only_looks_grants_as_many_attempts_as_the_runner_heard_of_last(store):
+    objects = memory(store)
+    strict, patient = (Ledger(objects, lease=LEASE, max_attempts=n) for n in (2, 5))
+    looks = Ledger(objects, lease=LEASE)
+    assert state(looks).status == "waiting"
+    for _ in range(2):
+        strict.fail(strict.claim(state(strict)), ValueError("bad"), transient=False)
+    store.seconds += 1
+    assert state(looks) == state(strict)
+    assert state(looks).status == "set aside"
+    patient.release(patient.claim(state(patient, "b")))
+    assert state(looks) == state(patient)
+    assert state(looks).status == "waiting"
+    # Abandoned attempts count like failed ones: no card tells of their end.
+    strict.claim(state(strict, "b"))
+    store.seconds += LEASE + 1
+    strict.claim(state(strict, "b"))
+    store.seconds += LEASE + 1
+    assert state(looks, "b") == state(strict, "b")
+    assert state(looks, "b").status == "set aside"
+
+
+def test_a_claim_that_does_not_tell_its_limit_stands_for_three_attempts(store, one):
+    looks = Ledger(one.objects, lease=LEASE)
+    for number in (1, 2, 3):
+        for name in (f"attempts/a/{number}.json", f"attempts/a/{number}.failed.json"):
+            one.objects.put(name, b"{}")
+        assert state(looks).status == ("set aside" if number == 3 else "waiting")
+
+
 def test_a_tile_is_done_once(one, other):
     lease = one.claim(state(one))
     assert one.finish(lease, {"tile": "a"})

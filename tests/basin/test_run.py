@@ -166,7 +166,7 @@ def test_a_tile_that_cannot_be_made_is_set_aside_with_its_reason(config, tmp_pat
     assert len(reasons) == 2
     assert "ReadError" in reasons[0]
     assert "gone.tif" in reasons[0]
-    status = basin_status(plan, max_attempts=2)
+    status = basin_status(plan)
     assert status.counts["set aside"] == 1
     assert "gone.tif" in str(status)
     assert strays(names(plan), plan) == []

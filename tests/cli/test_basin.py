@@ -82,9 +82,12 @@ def test_a_tile_that_is_set_aside_ends_its_shard_with_42(toml, tmp_path, lines):
     code, out, _ = lines("basin", "run", tmp_path / "basin", "--max-attempts", 2)
     assert code == 42
     assert "gone.tif" in " ".join(out)
-    code, out, _ = lines("basin", "status", tmp_path / "basin", "--max-attempts", 2)
+    code, out, _ = lines("basin", "status", tmp_path / "basin")
     assert code == 0
     assert any("gone.tif" in line for line in out)
+    assert any(line.split()[:3] == ["set", "aside", "1"] for line in out)
+    code, out, _ = lines("basin", "status", tmp_path / "basin", "--max-attempts", 3)
+    assert any(line.split()[:3] == ["set", "aside", "0"] for line in out)
 
 
 @pytest.mark.parametrize(
