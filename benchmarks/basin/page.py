@@ -280,7 +280,7 @@ halo), and so many are computed (block and halo; a block is no smaller than the 
 | --- | --- |
 {blocks}
 
-The rest takes blocks of {block:,}; the default is 512.
+The rest takes blocks of {block:,}; the default is 1,024.
 
     bytes        = pixels x read for one x (11.5 x dates + 8 x Sentinel-1 scenes)
     reader hours = bytes / bytes a second of a core / 3600

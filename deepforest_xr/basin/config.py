@@ -73,11 +73,12 @@ class BasinConfig:
     tile: int = 10_240
     """Side of a tile in pixels, a multiple of 32; a tile is a shard is a task."""
 
-    block: int = 512
-    """Side of a block of the classification in pixels, a multiple of 32."""
+    block: int | None = None
+    """Side of a block of the classification in pixels, a multiple of 32; default: the
+    network's, which the plan writes down."""
 
     halo: int | None = None
-    """Pixels around a block and around a tile, a multiple of 32; default: the network's."""
+    """Pixels around a block and around a tile, a multiple of 32; default: as for blocks."""
 
     device: str = "auto"
     """auto, cpu or cuda."""
@@ -115,10 +116,13 @@ class BasinConfig:
             raise ConfigError("give either year or datetime: the period of the scenes.")
         if self.dataset is not None and self.months is not None:
             raise ConfigError("dataset and months were both given: a dataset fixes its months.")
-        for name, value, least in (("tile", self.tile, 1), ("block", self.block, 1)):
-            _require_multiple(name, value, least)
-        if self.halo is not None:
-            _require_multiple("halo", self.halo, 0)
+        for name, value, least in (
+            ("tile", self.tile, 1),
+            ("block", self.block, 1),
+            ("halo", self.halo, 0),
+        ):
+            if value is not None:
+                _require_multiple(name, value, least)
         if self.device not in {"auto", "cpu", "cuda"}:
             raise ConfigError(f"device={self.device!r}; expected 'auto', 'cpu' or 'cuda'.")
         for name in ("resolution", *PRICES[:2]):

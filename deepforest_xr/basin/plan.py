@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,7 @@ def plan_basin(
     area = read_area(config.aoi)
     tiling = cut(area, crs=config.crs, resolution=config.resolution, tile=config.tile)
     checkpoint = load(config.model)
+    config = _completed(config, checkpoint)
     wanted = _wanted(config, checkpoint)
     pool = Pool(list(_search(config, tiling, wanted)))
     scenes: dict[str, Scenes] = {}
@@ -150,6 +152,13 @@ def software() -> dict[str, str]:
     return found
 
 
+def _completed(config: BasinConfig, checkpoint: Checkpoint) -> BasinConfig:
+    """Write down the network's block and halo: another version may have others."""
+    known = entry(checkpoint.model)
+    halo = known.halo if config.halo is None else config.halo
+    return replace(config, block=config.block or known.block, halo=halo)
+
+
 def _wanted(config: BasinConfig, checkpoint: Checkpoint) -> Wanted:
     months = checkpoint.months or ()
     radar = set(channel_names(months, ()))
@@ -164,8 +173,7 @@ def _wanted(config: BasinConfig, checkpoint: Checkpoint) -> Wanted:
                 f"dataset={config.dataset!r} is unknown; known: {', '.join(DATASETS)}."
             )
         months = DATASETS[config.dataset]
-    halo = entry(checkpoint.model).halo if config.halo is None else config.halo
-    return Wanted(bands, tuple(months), config.orbit, halo)
+    return Wanted(bands, tuple(months), config.orbit, config.halo or 0)
 
 
 def _search(config: BasinConfig, tiling: Tiling, wanted: Wanted) -> list[pystac.Item]:

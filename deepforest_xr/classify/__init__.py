@@ -9,12 +9,14 @@ to fill up the last 32. No statistic is taken from the scene: the normalisation 
 checkpoint's.
 
 `plan` cuts, `block` classifies one block, `predict` runs the network and halves what does
-not fit into memory, `mapping` puts the map together, `explanation` prices it.
+not fit into memory, `mapping` puts the map together, `pricing` says what it
+will take.
 """
 
-from deepforest_xr.classify.explanation import Explanation, Probe, explain
+from deepforest_xr.classify.explanation import Choice, Explanation, Probe
 from deepforest_xr.classify.mapping import classify
 from deepforest_xr.classify.plan import MODEL_VARIABLE
+from deepforest_xr.classify.pricing import explain
 from deepforest_xr.models.network import STRIDE
 
-__all__ = ["MODEL_VARIABLE", "STRIDE", "Explanation", "Probe", "classify", "explain"]
+__all__ = ["MODEL_VARIABLE", "STRIDE", "Choice", "Explanation", "Probe", "classify", "explain"]

@@ -31,7 +31,7 @@ def classify(
     cube: xr.Dataset,
     model: str | Path | Checkpoint | None = None,
     *,
-    block: int = 512,
+    block: int | None = None,
     halo: int | None = None,
     device: str = "auto",
     probability: bool = False,
@@ -52,9 +52,11 @@ def classify(
         Folder of a checkpoint, or a loaded one. Default: the folder that the environment
         variable ``DEEPFOREST_XR_MODEL`` names, else the checkpoint that was installed
         (`deepforest_xr.models.install`). A model is never guessed.
-    block : int
-        Side of a block in pixels, a multiple of 32; the halo's if that is more. Memory grows
-        with the square of block and twice the halo.
+    block : int, optional
+        Side of a block in pixels, a multiple of 32; the halo's if that is more. Default: the
+        network's, 1024 where a block takes at most 7 GB. The pixels of the halo are computed
+        once for each block around: larger blocks take less work, and memory that grows with
+        the square of block and twice the halo. `explain` tells both, for other sizes too.
     halo : int, optional
         Pixels around a block, a multiple of 32; default: the network's, measured so that
         its edge does not show.

@@ -120,7 +120,7 @@ def make_plan(
     cube: xr.Dataset,
     model: str | Path | Checkpoint | None,
     *,
-    block: int,
+    block: int | None,
     halo: int | None,
     device: str,
     blend: int = 0,
@@ -133,8 +133,10 @@ def make_plan(
         As `classify` does.
     """
     checkpoint, path = _resolve(model)
+    known = entry(checkpoint.model)
+    block = known.block if block is None else block
     _require_multiple("block", block, smallest=STRIDE)
-    halo = entry(checkpoint.model).halo if halo is None else halo
+    halo = known.halo if halo is None else halo
     _require_multiple("halo", halo, smallest=0)
     _require_multiple("blend", blend, smallest=0)
     if blend > halo:
@@ -143,8 +145,13 @@ def make_plan(
         raise ConfigError(f"device={device!r}; expected 'auto', 'cpu' or 'cuda'.")
     grid = Grid.of(cube)
     inputs = _select(cube, checkpoint)
+    return Plan(checkpoint, path, grid, inputs, cut(grid, block, halo), halo, blend, device)
+
+
+def cut(grid: Grid, block: int, halo: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Give the sizes in pixels of the blocks of a grid along y and x."""
     rows, cols = (_block_sizes(length, max(block, halo), halo) for length in grid.shape)
-    return Plan(checkpoint, path, grid, inputs, (rows, cols), halo, blend, device)
+    return rows, cols
 
 
 def _resolve(model: str | Path | Checkpoint | None) -> tuple[Checkpoint, str | None]:

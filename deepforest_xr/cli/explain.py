@@ -20,10 +20,15 @@ def explain(
             help="Checkpoint; default: $DEEPFOREST_XR_MODEL, else the one from `model install`."
         ),
     ] = None,
-    block: Annotated[int, typer.Option(help="Side of a block in pixels.")] = 512,
+    block: Annotated[
+        int | None, typer.Option(help="Side of a block in pixels; default: the network's.")
+    ] = None,
     halo: Annotated[
         int | None, typer.Option(help="Pixels around a block; default: the network's.")
     ] = None,
+    blend: Annotated[
+        int, typer.Option(help="Pixels over which neighbouring blocks fade into one another.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     probe: Annotated[bool, typer.Option(help="Classify one block to estimate the time.")] = True,
 ) -> None:
@@ -35,5 +40,7 @@ def explain(
 
     opened = open_store(cube)
     with console.err_console.status("One block" if probe else "Counting"):
-        found = dfx.explain(opened, model, block=block, halo=halo, device=device, probe=probe)
+        found = dfx.explain(
+            opened, model, block=block, halo=halo, blend=blend, device=device, probe=probe
+        )
     say(str(found))

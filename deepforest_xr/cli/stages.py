@@ -150,7 +150,9 @@ def classify(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also entropy and margin of the probabilities.")
     ] = False,
-    block: Annotated[int, typer.Option(help="Side of a block in pixels.")] = 512,
+    block: Annotated[
+        int | None, typer.Option(help="Side of a block in pixels; default: the network's.")
+    ] = None,
     halo: Annotated[
         int | None, typer.Option(help="Pixels around a block; default: the network's.")
     ] = None,

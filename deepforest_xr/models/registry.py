@@ -45,6 +45,9 @@ class ModelEntry:
     reach: int
     """Margin in pixels beyond which nothing has an influence at all: the receptive field."""
 
+    block: int
+    """Side in pixels of the blocks of a map, unless another one is asked for."""
+
     summary: str
     """One line for listings."""
 
@@ -55,6 +58,8 @@ class ModelEntry:
 # images with texture at 1, 4, 16 and 64 pixels; docs/receptive-fields.md has the numbers. Trained
 # weights may need less: classes of random weights lie close together. A two-branch network has
 # the halo of its Sentinel-2 branch; "released" reaches 192 pixels only.
+# Blocks: 1024 where a forward of block and halo takes at most 7 GB by the count of `explain`, for
+# any dataset; else the halo, the smallest block there is. Larger blocks repeat fewer pixels.
 # Reaches follow from kernels and strides. tests/models/test_field.py and test_tiling.py hold both.
 _ENTRIES = (
     ModelEntry(
@@ -63,6 +68,7 @@ _ENTRIES = (
         class_name="UNet",
         halo=544,
         reach=768,
+        block=1024,
         summary="U-Net with 6 x 6 kernels: small and fast",
     ),
     ModelEntry(
@@ -71,6 +77,7 @@ _ENTRIES = (
         class_name="DeepLab",
         halo=576,
         reach=608,
+        block=576,
         summary="ResNet50 with three dilated branches at 1/8 of the size",
     ),
     ModelEntry(
@@ -79,6 +86,7 @@ _ENTRIES = (
         class_name="DeepForest1a",
         halo=256,
         reach=288,
+        block=1024,
         summary="ResNet50 with one ConvLSTM over two scales",
     ),
     ModelEntry(
@@ -87,6 +95,7 @@ _ENTRIES = (
         class_name="DeepForest1b",
         halo=256,
         reach=288,
+        block=1024,
         summary="ResNet50 with two ConvLSTMs over three scales",
     ),
     ModelEntry(
@@ -95,6 +104,7 @@ _ENTRIES = (
         class_name="DeepForest1c",
         halo=288,
         reach=320,
+        block=1024,
         summary="DeepForest-1b with an atrous pyramid as its head",
     ),
     ModelEntry(
@@ -104,6 +114,7 @@ _ENTRIES = (
         is_two_branch=True,
         halo=544,
         reach=768,
+        block=544,
         summary="ConvLSTM over Sentinel-1 months beside the U-Net, three heads in training",
     ),
     ModelEntry(
@@ -114,6 +125,7 @@ _ENTRIES = (
         s2_branches=("released",),
         halo=256,
         reach=288,
+        block=1024,
         summary="ConvLSTM over Sentinel-1 months beside DeepForest-1b, three heads in training",
     ),
 )
