@@ -52,7 +52,10 @@ BLENDED = ((128, 32), (256, 32), (256, 128))  # halo, and pixels of it to blend 
 # Networks with random weights and the part of the scene that each is measured on.
 RANDOM = {
     "u-net": SHAPE,
+    "deepforest-1a": (800, 864),
     "deepforest-1b": (800, 864),
+    "deepforest-1c": (800, 864),
+    "deepforest-2a": (160, 1728),
     "deepforest-2b": (160, 1728),
     "deeplab": (160, 1728),
 }

@@ -88,3 +88,22 @@ def test_missing_months_and_bands_are_named_together(checkpoint):
     with pytest.raises(dfx.errors.BandMismatchError, match="missing: vv_07, vh_07, B04;") as caught:
         dfx.classify(cube.sel(month=[8, 6], band=["B08", "B02"]), checkpoint)
     assert "\n" not in str(caught.value)
+
+
+def test_where_nothing_was_counted_there_is_no_class_whatever_the_value(checkpoint):
+    cube, _ = radar_scene(2)
+    hole = np.zeros((128, 160), dtype=bool)
+    hole[20:41, 50:97] = True
+    counted = cube.assign(
+        s2_count=(("y", "x"), np.where(hole, 0, 3).astype("uint16")),
+        s1_count=(("month", "y", "x"), np.zeros((3, 128, 160), dtype="uint16")),  # all filled
+    )
+    options = {"block": 64, "halo": 32}
+    found = dfx.classify(counted.chunk({"y": 50, "x": 70}), checkpoint, **options).compute()
+    as_nan = dfx.classify(cube.assign(s2=cube["s2"].where(~hole)), checkpoint, **options)
+    np.testing.assert_array_equal(found["lulc"].to_numpy() == 0, hole)
+    np.testing.assert_array_equal(found["confidence"], as_nan["confidence"])
+    np.testing.assert_array_equal(found["lulc"], as_nan["lulc"])
+    with_counts = dfx.explain(counted.chunk({"y": 50}), checkpoint, probe=False, **options)
+    without = dfx.explain(cube.chunk({"y": 50}), checkpoint, probe=False, **options)
+    assert with_counts.bytes_read - without.bytes_read == 2 * 128 * 160

@@ -47,7 +47,9 @@ def classify(
     Parameters
     ----------
     cube : Dataset
-        From `open_cube`, or opened from its Zarr. Bands and months are taken by name.
+        From `open_cube`, or opened from its Zarr. Bands and months are taken by name. Where
+        its ``s2_count`` is 0 nothing was seen, whatever ``s2`` holds there. A month of
+        ``s1`` that was filled from others (``s1_count`` 0) is used as it was in training.
     model : path or Checkpoint, optional
         Folder of a checkpoint, or a loaded one. Default: the folder that the environment
         variable ``DEEPFOREST_XR_MODEL`` names, else the checkpoint that was installed

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 MODEL_VARIABLE = "DEEPFOREST_XR_MODEL"
 
+COUNT = "s2_count"
+"""Variable of a cube: where it is 0, nothing was seen, whatever value stands for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -196,7 +199,10 @@ def _select(cube: xr.Dataset, checkpoint: Checkpoint) -> xr.Dataset:
     bands = [str(b) for b in cube["band"].to_numpy()]
     checkpoint.require_channels((*_radar_names(cube), *bands))
     wanted = [name for name in checkpoint.bands if name in bands]
-    inputs = xr.Dataset({"s2": cube["s2"].sel(band=wanted).transpose("band", "y", "x")})
+    s2 = cube["s2"].sel(band=wanted).transpose("band", "y", "x")
+    if COUNT in cube:
+        s2 = s2.where(cube[COUNT].transpose("y", "x") > 0)
+    inputs = xr.Dataset({"s2": s2})
     if checkpoint.months:
         radar = cube["s1"].sel(month=list(checkpoint.months), polarization=["vv", "vh"])
         inputs["s1"] = radar.transpose("month", "polarization", "y", "x")

@@ -17,7 +17,7 @@ import numpy as np
 from deepforest_xr.classify.blend import extended_sizes
 from deepforest_xr.classify.block import Task, classify_block
 from deepforest_xr.classify.explanation import Choice, Explanation, Probe
-from deepforest_xr.classify.plan import Plan, cut, make_plan
+from deepforest_xr.classify.plan import COUNT, Plan, cut, make_plan
 from deepforest_xr.classify.predict import predictor, torch_device
 from deepforest_xr.legend import NODATA
 from deepforest_xr.maps.storing import STRIP
@@ -217,7 +217,8 @@ def _chunk_bytes(cube: xr.Dataset, plan: Plan, rows: tuple[int, int], cols: tupl
         "polarization": ["vv", "vh"],
     }
     total = 0
-    for array in (cube[name] for name in plan.inputs.data_vars if cube[name].chunks is not None):
+    names = [*plan.inputs.data_vars, *({COUNT} & set(cube.data_vars))]
+    for array in (cube[name] for name in names if cube[name].chunks is not None):
         size = array.dtype.itemsize
         for dim in array.dims:
             if dim in ("y", "x"):
