@@ -224,7 +224,9 @@ def _sums_of_blocks(confidence: Any, correct: Any, bins: int) -> np.ndarray:
     return np.asarray(blocks.sum(axis=tuple(range(dims))).compute())
 
 
-def temperature_scale(logits: np.ndarray, labels: np.ndarray) -> float:
+def temperature_scale(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> float:
     """Fit the temperature that logits are divided by, on data not trained on.
 
     Parameters
@@ -233,6 +235,8 @@ def temperature_scale(logits: np.ndarray, labels: np.ndarray) -> float:
         Before the softmax, or the logarithm of its result.
     labels : ndarray of integers, dims (sample,)
         Position of the right class.
+    weights : ndarray of floats, dims (sample,), optional
+        How much each sample counts, not negative; default: all alike.
 
     Returns
     -------
@@ -245,14 +249,19 @@ def temperature_scale(logits: np.ndarray, labels: np.ndarray) -> float:
     GridError
         If the shapes do not agree.
     LabelError
-        If a label is no class, or there is none.
+        If a label is no class, or there is none of any weight.
     """
     from scipy.optimize import minimize_scalar
 
     scores, right = _require_logits(logits, labels)
+    share = np.ones(right.size) if weights is None else np.asarray(weights, dtype="float64")
+    if share.shape != right.shape:
+        raise GridError(f"weights have shape {share.shape}, labels {right.shape}: expected alike.")
+    if not (np.isfinite(share).all() and share.min() >= 0 and share.any()):
+        raise LabelError("weights of labels are finite, not negative and not all 0.")
     # The log-likelihood is concave in 1 / T, so the one minimum is found in log T as well.
     found = minimize_scalar(
-        lambda log_t: _likelihood_loss(scores / np.exp(log_t), right),
+        lambda log_t: _likelihood_loss(scores / np.exp(log_t), right, share),
         bounds=(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)),
         method="bounded",
         options={"xatol": 1e-7},
@@ -322,11 +331,11 @@ def log_probability(probability: np.ndarray) -> np.ndarray:
     return logits
 
 
-def _likelihood_loss(scores: np.ndarray, right: np.ndarray) -> float:
-    """Mean negative log-likelihood of the right classes."""
+def _likelihood_loss(scores: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float:
+    """Weighted mean negative log-likelihood of the right classes."""
     top = scores.max(axis=1, keepdims=True)
     normal = np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0]
-    return float((normal - scores[np.arange(right.size), right]).mean())
+    return float(np.average(normal - scores[np.arange(right.size), right], weights=weights))
 
 
 def _require_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,9 +52,9 @@ def fit_temperature(network: Network, store: Chips, job: Fit) -> float:
     network.to(job.settings.device)
     found = [_sample(network, data, int(place)) for place in _evenly(len(data), CHIPS)]
     network.cpu()
-    logits, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    logits, labels, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
     wrong = int((logits.argmax(axis=1) != labels).sum())
-    temperature = temperature_scale(logits, labels)
+    temperature = temperature_scale(logits, labels, weights) if weights.any() else 1.0
     if wrong < FEWEST or not SENSIBLE[0] <= temperature <= SENSIBLE[1]:
         log.warning(
             "the confidence is left as it is: %d of %d validation pixels are wrong, which gives a "
@@ -68,15 +68,16 @@ def fit_temperature(network: Network, store: Chips, job: Fit) -> float:
 
 
 @torch.inference_mode()
-def _sample(network: Network, data: ChipTensors, place: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (pixel, class) and class indices of some labelled pixels of a chip."""
+def _sample(network: Network, data: ChipTensors, place: int) -> tuple[np.ndarray, ...]:
+    """Logits (pixel, class), class indices and weights of some labelled pixels of a chip."""
     batch = data[place]
     device = next(network.parameters()).device
     logits = network(*(x[None].to(device) for x in batch.inputs))[0].flatten(1)
     labels = batch.target.flatten().numpy()
     labelled = np.flatnonzero(labels != IGNORED)
     chosen = labelled[_evenly(len(labelled), PIXELS)]
-    return logits.cpu().numpy().T[chosen], labels[chosen]
+    weights = np.ones(labels.shape) if batch.weight is None else batch.weight.flatten().numpy()
+    return logits.cpu().numpy().T[chosen], labels[chosen], weights[chosen]
 
 
 def _evenly(count: int, most: int) -> np.ndarray:

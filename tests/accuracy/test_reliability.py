@@ -191,3 +191,16 @@ def test_what_cannot_be_calibrated_is_one_line():
         temperature_scale(np.full((3, 2), np.nan), np.zeros(3, int))
     with pytest.raises(ConfigError, match="temperature=0"):
         apply_temperature(np.ones((3, 2)), 0)
+
+
+def test_a_weight_of_three_is_a_sample_seen_three_times():
+    rng = np.random.default_rng(4)
+    logits, labels = 4 * rng.normal(size=(300, 5)), rng.integers(0, 5, 300)
+    weights = rng.integers(0, 4, 300)
+    repeated = temperature_scale(logits.repeat(weights, axis=0), labels.repeat(weights))
+    assert temperature_scale(logits, labels, 0.5 * weights) == pytest.approx(repeated, rel=1e-5)
+    assert temperature_scale(logits, labels) != pytest.approx(repeated, rel=1e-3)
+    with pytest.raises(GridError, match="weights have shape"):
+        temperature_scale(logits, labels, weights[1:])
+    with pytest.raises(LabelError, match="not all 0"):
+        temperature_scale(logits, labels, 0 * weights)
