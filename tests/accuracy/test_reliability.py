@@ -195,7 +195,8 @@ def test_what_cannot_be_calibrated_is_one_line():
 
 def test_a_weight_of_three_is_a_sample_seen_three_times():
     rng = np.random.default_rng(4)
-    logits, labels = 4 * rng.normal(size=(300, 5)), rng.integers(0, 5, 300)
+    logits = 4 * rng.normal(size=(300, 5))
+    labels = (logits + rng.normal(0, 4, logits.shape)).argmax(axis=1)
     weights = rng.integers(0, 4, 300)
     repeated = temperature_scale(logits.repeat(weights, axis=0), labels.repeat(weights))
     assert temperature_scale(logits, labels, 0.5 * weights) == pytest.approx(repeated, rel=1e-5)
