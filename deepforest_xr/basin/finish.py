@@ -15,7 +15,6 @@ and harm nothing.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -138,9 +137,10 @@ def finish_basin(
     overwrite : bool
         Make everything anew, also where results of other settings are.
     workers : int, optional
-        GeoTIFFs made at once, in threads; default: one a core, 4 at most. One of 10,240 by
-        10,240 pixels takes about 600 MB of memory: classes and confidence at 105 MB each, a
-        shard that is decoded, GDAL's blocks; and as scratch a raster of 105 MB beside its files.
+        GeoTIFFs made at once, in threads; default: one a core that this process may use, 4 at
+        most. One of 10,240 by 10,240 pixels takes about 600 MB of memory: classes and confidence
+        at 105 MB each, a shard that is decoded, GDAL's blocks; and as scratch a raster of 105 MB
+        beside its files.
     progress : callable (step, done, total), optional
         Called as steps go on.
 
@@ -310,7 +310,9 @@ class _Finisher:
 
 def _require_workers(workers: int | None) -> int:
     if workers is None:
-        return min(os.cpu_count() or 1, WORKERS)
+        from dask.system import cpu_count
+
+        return min(int(cpu_count()), WORKERS)  # those of this process, not of its machine
     if workers < 1:
         raise ConfigError(f"workers={workers}; expected 1 or more.")
     return workers

@@ -41,6 +41,9 @@ BEATS_PER_LEASE = 4
 STAGING_SECONDS = 60.0
 """A file that has been written for longer has lost its writer: the ledger's are tiny."""
 
+TILES_A_LISTING = 900
+"""Tiles whose objects are asked for at once: S3 tells a thousand keys an answer."""
+
 STATUSES = ("done", "running", "waiting", "stale", "set aside")
 CLAIM = re.compile(r"attempts/([^/]+)/(\d+)(\.failed|\.released)?\.json")
 DONE = re.compile(r"done/([^/]+)\.json")
@@ -133,15 +136,17 @@ class Ledger:
         Without `max_attempts` a claim is read beside them.
         """
         # Claims first: a tile finished in between is then done, and not free again.
+        tiles = list(tiles)
+        cuts = sorted(tiles)[TILES_A_LISTING::TILES_A_LISTING]
         claims: dict[str, dict[int, dict[str, datetime]]] = defaultdict(lambda: defaultdict(dict))
-        for one in self.objects.listing("attempts/"):
+        for one in self.objects.listing("attempts/", [f"attempts/{tile}" for tile in cuts]):
             if found := CLAIM.fullmatch(one.key):
                 claims[found[1]][int(found[2])][found[3] or ""] = one.modified
         limit = self.max_attempts or self._granted(claims)
         now = self.now()
         done = {
             found[1]: one.modified
-            for one in self.objects.listing("done/")
+            for one in self.objects.listing("done/", [f"done/{tile}" for tile in cuts])
             if (found := DONE.fullmatch(one.key))
         }
         return {

@@ -1,8 +1,10 @@
 """Tiles of a plan, one task each, until all are done or set aside.
 
-A runner looks at the ledger, takes a free tile, maps it, looks again. Any number of runners
-may do so at once: threads, processes that share nothing but the store, or workers of a Dask
-cluster, whose scheduler sees one task a tile. Running again goes on with what is left.
+A runner looks at the ledger and takes one free tile after another. It looks again when it has
+none left to take, or when one was another's by then: the claim decides, not what was seen. Any
+number of runners may do so at once: threads, processes that share nothing but the store, or
+workers of a Dask cluster, whose scheduler sees one task a tile. Running again goes on with what
+is left.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -187,46 +190,59 @@ class _Runner:
         self.order = [tile.id for tile in tiles]
         self.made = 0
         self.flying: dict[Future[str], str] = {}
-        # Runners of one plan begin at different places, or they would all want the same tile.
-        self.turn = random.Random(ledger.owner.id).randrange(max(len(tiles), 1))  # noqa: S311
+        self.states: dict[str, TileState] = {}
+        self.free: deque[TileState] = deque()
+        self.is_complete = False
+        self.chance = random.Random(ledger.owner.id)  # noqa: S311
 
     def run(self) -> Summary:
         """Make tiles until none is left for this runner."""
         why = ""
         try:
             while not why:
-                states = self._states()
-                free = self._free(states)
-                for state in free[: max(self.crew.width() - len(self.flying), 0)]:
-                    self.flying[self.crew.submit(state)] = state.tile
-                if not self.flying and not any(s.status == "running" for s in states.values()):
+                self._send()
+                if not (self.flying or self.free or self._is_any("running")):
                     break
                 why = self._rest()
-            self.crew.end()  # first give back what is in hand
-            return self._summary(self._states(), why)
+            if why:
+                self.crew.end()  # first give back what is in hand
+                self._look()
+            return self._summary(why)
         finally:
             self.crew.end()
             with _quietly():
-                self.ledger.close(complete=self._is_complete())
+                self.ledger.close(complete=self.is_complete)
 
-    def _states(self) -> dict[str, TileState]:
-        states = self.ledger.states(self.order)
-        waiting = any(s.status in {"waiting", "stale"} for s in states.values())
-        if not waiting and not self.flying:
-            running = [s for s in states.values() if s.status == "running"]
-            states |= {s.tile: s for s in self.ledger.abandoned(running)}
-        return states
+    def _send(self) -> None:
+        """Send free tiles on their way, as many as may be."""
+        room = self.crew.width() - len(self.flying)
+        if not self.free and (room > 0 or not self.flying):
+            self._look()
+        for _ in range(min(room, len(self.free))):  # none at all where room is negative
+            state = self.free.popleft()
+            self.flying[self.crew.submit(state)] = state.tile
 
-    def _free(self, states: Mapping[str, TileState]) -> list[TileState]:
-        """Tiles to take, those that failed before last."""
-        turned = [*self.order[self.turn :], *self.order[: self.turn]]
+    def _look(self) -> None:
+        """Learn from the ledger how all tiles are, and which to take."""
+        every = self.ledger.states(tile.id for tile in self.plan.tiles)
+        self.is_complete = all(state.status == "done" for state in every.values())
+        self.states = {tile: every[tile] for tile in self.order}
+        if not self.flying and not self._is_any("waiting", "stale"):
+            running = [s for s in self.states.values() if s.status == "running"]
+            self.states |= {s.tile: s for s in self.ledger.abandoned(running)}
+        # Runners of one plan go on at different places, or they would all want the same tile.
+        turn = self.chance.randrange(max(len(self.order), 1))
         flying = set(self.flying.values())
         free = [
-            states[t]
-            for t in turned
-            if states[t].status in {"waiting", "stale"} and t not in flying
+            self.states[tile]
+            for tile in (*self.order[turn:], *self.order[:turn])
+            if self.states[tile].status in {"waiting", "stale"} and tile not in flying
         ]
-        return sorted(free, key=lambda state: state.attempts)
+        # Those that failed before come last.
+        self.free = deque(sorted(free, key=lambda state: state.attempts))
+
+    def _is_any(self, *statuses: str) -> bool:
+        return any(state.status in statuses for state in self.states.values())
 
     def _rest(self) -> str:
         """Wait for a tile; why the run must stop, or "". Without tiles wait for other runners."""
@@ -250,7 +266,10 @@ class _Runner:
         for future in finished:
             self.flying.pop(future)
             try:
-                self.made += future.result() == "done"
+                end = future.result()
+                self.made += end == "done"
+                if end == "busy":
+                    self.free.clear()  # others are at work here: look where
             except CancelledError:
                 return "the scheduler dropped a tile"
             except Exception as error:
@@ -259,7 +278,8 @@ class _Runner:
                 log.warning("%s", one_line(error))
         return ""
 
-    def _summary(self, states: Mapping[str, TileState], why: str) -> Summary:
+    def _summary(self, why: str) -> Summary:
+        states = self.states
         aside = [s for s in states.values() if s.status == "set aside"]
         return Summary(
             tiles=len(self.order),
@@ -269,10 +289,6 @@ class _Runner:
             is_interrupted=bool(why),
             why=why,
         )
-
-    def _is_complete(self) -> bool:
-        every = self.ledger.states(tile.id for tile in self.plan.tiles)
-        return all(state.status == "done" for state in every.values())
 
 
 class _Crew(ABC):

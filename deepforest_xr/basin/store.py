@@ -11,21 +11,26 @@ import os
 import random
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepforest_xr.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 120.0
 LONGEST_PAUSE_SECONDS = 10.0
+LISTINGS = 16
+"""Requests for one listing at once."""
+
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 STAGING = re.compile(r"#\d+$")
 """How obstore calls a file of a folder that is still being written: ``name#1``."""
@@ -67,6 +72,9 @@ class Objects:
 
     patience: float = PATIENCE_SECONDS
     """Seconds for which errors that may pass are met with another try."""
+
+    is_ordered: bool = False
+    """Whether listings come by key and may begin at any: S3 and Google's storage do."""
 
     pause: Callable[[float], None] = field(default=time.sleep, repr=False)
     """Waits between tries."""
@@ -121,18 +129,42 @@ class Objects:
 
         return self._patiently(head, f"look up {key}")
 
-    def listing(self, prefix: str) -> list[Listed]:
-        """List all objects below a prefix that ends with a slash, in one listing."""
+    def listing(self, prefix: str, cuts: Sequence[str] = ()) -> list[Listed]:
+        """List all objects below a prefix that ends with a slash.
 
-        def listed() -> list[Listed]:
-            chunks = self.store.list(prefix.rstrip("/") or None)
-            return [
-                Listed(str(one["path"]), one["last_modified"], int(one["size"]))
-                for chunk in chunks
-                for one in chunk
-            ]
+        Parameters
+        ----------
+        prefix : str
+            Of the keys.
+        cuts : sequence of str
+            Ascending keys. Where listings are ordered, what lies between them is asked for at
+            once: an object store tells a thousand keys an answer, and the next with another.
 
-        return self._patiently(listed, f"list {prefix}")
+        Raises
+        ------
+        StoreError
+            If the store refuses, or does not answer within `patience`.
+        """
+        if not (cuts and self.is_ordered):
+            return self._patiently(lambda: list(self._listed(prefix)), f"list {prefix}")
+
+        def between(ends: tuple[str | None, str | None]) -> list[Listed]:
+            return self._patiently(lambda: list(self._listed(prefix, *ends)), f"list {prefix}")
+
+        with ThreadPoolExecutor(LISTINGS, thread_name_prefix="listing") as pool:
+            parts = pool.map(between, pairwise((None, *cuts, None)))
+            return [one for part in parts for one in part]
+
+    def _listed(
+        self, prefix: str, after: str | None = None, last: str | None = None
+    ) -> Iterator[Listed]:
+        """List from behind one key to another, both or neither given to an ordered store."""
+        options = {} if after is None else {"offset": after}
+        for chunk in self.store.list(prefix.rstrip("/") or None, **options):
+            for one in chunk:
+                if last is not None and one["path"] > last:
+                    return
+                yield Listed(str(one["path"]), one["last_modified"], int(one["size"]))
 
     def names(self, prefix: str) -> list[str]:
         """List the keys below a prefix, sorted."""
@@ -236,7 +268,13 @@ def open_objects(
             f"out={address!r} cannot be opened: {one_line(error)}. Give a folder or a URL such as "
             "s3://bucket/prefix."
         ) from error
-    return Objects(store, address, None, patience)
+    return Objects(store, address, None, patience, is_ordered=_is_ordered(address))
+
+
+def _is_ordered(address: str) -> bool:
+    """Tell whether a store lists by key; the directory buckets of S3 Express do not."""
+    scheme, _, rest = address.partition("://")
+    return scheme in {"s3", "s3a", "gs"} and not rest.split("/")[0].endswith("--x-s3")
 
 
 def _s3_config() -> dict[str, Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -188,7 +189,7 @@ class GridReader:
             self.resampling,
             np.dtype(prepare.dtype) if prepare else self.dtype,
             _same_nan(prepare.fill if prepare else self.fill_value),
-            self.nodata_of.get(self.url, self.nodata),
+            _same_nan(self.nodata_of.get(self.url, self.nodata)),
         )
 
     def close(self) -> None:
@@ -208,6 +209,10 @@ class Target:
     dtype: np.dtype[Any]
     fill: float
     nodata: float
+
+    def __eq__(self, other: object) -> bool:
+        # As tuples, where one NaN equals itself: from Python 3.13 a dataclass compares values.
+        return isinstance(other, Target) and _fields(self) == _fields(other)
 
     def __hash__(self) -> int:
         return hash((self.transform, self.shape, self.resampling))  # a WKT takes long
@@ -269,6 +274,9 @@ class Target:
     def missing(self, source: Any) -> float:
         """Value of missing pixels: the file's word, else what was said beforehand."""
         return float(source.nodata if source.nodata is not None else self.nodata)
+
+
+_fields = attrgetter(*(each.name for each in fields(Target)))
 
 
 def _same_nan(value: float) -> float:

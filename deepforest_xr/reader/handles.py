@@ -67,6 +67,9 @@ class Opened:
     state: Hashable
     """Size and time of a local file when it was opened."""
 
+    purpose: Hashable = None
+    """What `view` is for."""
+
     view: Any = None
     """What the reader keeps with it, such as a warped view; closed first where it can be."""
 
@@ -76,9 +79,14 @@ class Opened:
 
     def close(self) -> None:
         """Close view and file."""
-        if hasattr(self.view, "close"):
+        if self.is_bound:
             self.view.close()
         self.source.close()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether its view is a file of its own, which cost as much to make."""
+        return hasattr(self.view, "close")
 
 
 class Handles:
@@ -112,14 +120,17 @@ class Handles:
         url : str
             Unsigned link or path.
         purpose : hashable
-            Files opened for another purpose have another `view` and are not exchanged.
+            A view of another purpose is not handed on; its file is, unless the view is bound to
+            it: tiles side by side read one file on grids of their own.
         fresh : bool
             Ask the server again whatever GDAL remembers: it keeps failures for good.
         """
-        key, state = (url, purpose), _state(url)
-        opened = None if fresh else self._take(key, state)
+        state = _state(url)
+        opened = None if fresh else self._take((url, purpose), state) or self._take(url, state)
         if opened is None:
             opened = _open(url, state, fresh=fresh)
+        if opened.purpose != purpose:
+            opened.purpose, opened.view = purpose, None
         try:
             # GDAL asks for these at each request; files on disk need but the cache's limit.
             with rasterio.Env(**(GDAL_ENV if state is None else LOCAL_ENV)):
@@ -127,7 +138,7 @@ class Handles:
         except BaseException:
             opened.close()
             raise
-        self._give(key, opened)
+        self._give((url, purpose) if opened.is_bound else url, opened)
 
     def clear(self) -> None:
         """Close all files that wait."""

@@ -39,9 +39,9 @@ class Clocked:
         self._called("head", key)
         return {**self.inner.head(key), "last_modified": self.times[key]}
 
-    def list(self, prefix):
+    def list(self, prefix, offset=None):
         self._called("list", prefix)
-        for chunk in self.inner.list(prefix):
+        for chunk in self.inner.list(prefix, offset=offset, chunk_size=3):
             yield [{**one, "last_modified": self.times[one["path"]]} for one in chunk]
 
     def delete(self, key):

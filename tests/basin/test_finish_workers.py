@@ -221,8 +221,8 @@ def test_killed_among_pieces_and_finished_again_the_bytes_are_the_same(
 def test_the_number_of_workers_is_given_or_that_of_cores_but_four_at_most(
     basin, monkeypatch, pools, capsys
 ):
-    for cores in (64, 3, None):
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+    for cores in (64, 3, 1):
+        monkeypatch.setattr("dask.system.cpu_count", lambda cores=cores: cores)
         finish_basin(basin, overwrite=True)
     with pytest.raises(SystemExit):
         cli.main(["basin", "finish", basin.url, "--overwrite", "--workers", "2"])
@@ -230,3 +230,15 @@ def test_the_number_of_workers_is_given_or_that_of_cores_but_four_at_most(
     with pytest.raises(ConfigError, match="workers=0; expected 1 or more"):
         finish_basin(basin, workers=0)
     assert len(pools) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux ties a process down")
+def test_cores_that_the_process_may_not_use_are_not_counted(basin, monkeypatch, pools):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        finish_basin(basin)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert pools == [1]

@@ -301,6 +301,11 @@ def test_ten_thousand_tiles_take_two_listings_and_no_request_of_their_own(store,
     assert sum(s.status == "running" for s in states.values()) == 5000
     names = sorted(name for name, _ in store.calls)
     assert names == ["head", "list", "list", "put"]
+    store.calls.clear()
+    ordered = dataclasses.replace(one.objects, is_ordered=True)
+    assert runner(ordered, "three").states(tiles) == states
+    # One for every 900 tiles: S3 tells a thousand keys an answer.
+    assert store.calls.count(("list", "attempts")) == store.calls.count(("list", "done")) == 12
 
 
 def test_a_process_that_ended_is_known_to_be_gone_only_here():

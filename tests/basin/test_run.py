@@ -79,6 +79,73 @@ def test_two_runners_at_once_share_the_tiles(plan, undisturbed, monkeypatch):
     assert content(open_objects(plan.url).folder) == undisturbed
 
 
+@pytest.fixture
+def looks(monkeypatch):
+    """Every listing of the ledger that was made."""
+    found, real = [], Ledger.states
+    monkeypatch.setattr(Ledger, "states", lambda *args: found.append(1) or real(*args))
+    return found
+
+
+def test_the_ledger_is_listed_before_the_first_tile_and_after_the_last(plan, looks):
+    assert run_basin(plan).made == 4
+    assert len(looks) == 2
+
+
+def test_a_tile_that_another_made_meanwhile_is_passed_by_and_the_ledger_listed_anew(
+    plan, looks, monkeypatch
+):
+    other, made = Ledger(open_objects(plan.url)), []
+    real = run_module.make_tile
+
+    def meanwhile(plan, tile, *args, **options):
+        made.append(tile.id)
+        if len(made) == 1:
+            states, at = other.states(IDS), IDS.index(tile.id)
+            for following in (IDS[at + 1 :] + IDS[:at])[:2]:
+                other.finish(other.claim(states[following]), {})
+            looks.clear()
+        return real(plan, tile, *args, **options)
+
+    monkeypatch.setattr(run_module, "make_tile", meanwhile)
+    summary = run_basin(plan)
+    assert len(made) == len(set(made)) == 2
+    assert (summary.done, summary.made) == (4, 2)
+    assert len(looks) == 2  # at the first of the two, and at the end
+
+
+class Awake(threading.Event):
+    """Must not be waited for."""
+
+    def wait(self, timeout=None):
+        raise AssertionError(f"the runner sleeps for {timeout} s")
+
+
+def test_a_runner_never_sleeps_when_no_tile_is_left_for_anyone(plan, monkeypatch):
+    real = run_module.make_tile
+
+    def broken(plan, tile, *args, **options):
+        if tile.id == IDS[1]:
+            raise ReadError("gone.tif cannot be read")
+        return real(plan, tile, *args, **options)
+
+    monkeypatch.setattr(run_module, "make_tile", broken)
+    summary = run_basin(plan, max_attempts=2, stop=Awake())
+    assert (summary.done, set(summary.set_aside)) == (3, {IDS[1]})
+    monkeypatch.setattr(run_module, "make_tile", real)
+    assert run_basin(plan, stop=Awake()).made == 1
+    assert run_basin(plan, stop=Awake()).made == 0
+
+
+def test_without_a_worker_for_a_while_the_tiles_wait(plan, monkeypatch):
+    widths, real = [0, 0], run_module._Threads.width
+    monkeypatch.setattr(run_module, "IDLE_REST_SECONDS", 0.0)
+    monkeypatch.setattr(
+        run_module._Threads, "width", lambda crew: widths.pop() if widths else real(crew)
+    )
+    assert run_basin(plan).made == 4
+
+
 def test_tiles_at_once_in_one_process_make_the_same_bytes(plan, undisturbed):
     assert run_basin(plan, workers=3).made == 4
     assert content(open_objects(plan.url).folder) == undisturbed

@@ -1,8 +1,11 @@
 """Objects: whole or not there, created once, asked again while a store is out of order."""
 
 import errno
+import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from obstore.exceptions import GenericError
 
 from deepforest_xr.basin.store import may_pass, open_objects
@@ -38,6 +41,74 @@ def test_a_listing_tells_keys_times_and_sizes(folder):
     listed = {one.key: one for one in folder.listing("done/")}
     assert listed["done/a.json"].size == len("done/a.json")
     assert listed["done/a.json"].modified == folder.modified("done/a.json")
+
+
+# Signs before and after the slash and the point, and one of two bytes.
+NAMES = st.text("-.09az\N{LATIN SMALL LETTER E WITH ACUTE}", min_size=1, max_size=4).filter(
+    lambda name: set(name) != {"."}
+)
+KEYS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+
+
+@given(st.sets(KEYS, max_size=30), st.sets(KEYS, max_size=8))
+def test_what_lies_between_cuts_is_together_the_whole_and_nothing_is_told_twice(keys, cuts):
+    store = Clocked()
+    for key in keys:
+        store.put(f"done/{key}", key.encode())
+        store.put(f"other/{key}", b"")
+    found = memory(store, is_ordered=True).listing("done/", sorted(f"done/{c}" for c in cuts))
+    assert [one.key for one in found] == sorted(f"done/{key}" for key in keys)
+    assert all(one.size == len(one.key.removeprefix("done/").encode()) for one in found)
+
+
+class Together(Clocked):
+    """Answers listings when several are asked for at once, and never before."""
+
+    def __init__(self, listings):
+        super().__init__()
+        self.meeting = threading.Barrier(listings, timeout=60)
+        self.told = []
+
+    def list(self, prefix, offset=None):
+        self.meeting.wait()
+        for chunk in super().list(prefix, offset):
+            self.told += chunk
+            yield chunk
+
+
+def test_parts_of_a_listing_are_asked_for_at_once_and_none_is_read_to_the_end():
+    store = Together(5)
+    objects = memory(store, is_ordered=True)
+    keys = [f"done/{n:03d}.json" for n in range(200)]
+    for key in keys:
+        objects.put(key, b"{}")
+    cuts = [f"done/{n:03d}" for n in (40, 80, 120, 160)]
+    assert [one.key for one in objects.listing("done/", cuts)] == keys
+    assert len(store.told) < len(keys) + 5 * 4  # chunks of three
+
+
+def test_a_store_that_is_not_known_to_list_in_order_is_asked_once():
+    store = Clocked()
+    for name in ("b", "a"):
+        memory(store).put(name, b"1")
+    assert len(memory(store).listing("", ["aa"])) == 2
+    assert store.calls.count(("list", None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "ordered"),
+    [
+        ("s3://maps/amazon", True),
+        ("gs://maps/amazon", True),
+        ("s3://maps--use1-az4--x-s3/amazon", False),
+        ("az://maps/amazon", False),
+        ("folder", False),
+    ],
+)
+def test_stores_that_list_in_order_are_known(address, ordered, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    assert open_objects(address, make=True).is_ordered == ordered
 
 
 def test_half_written_files_are_no_objects_and_are_found(folder):

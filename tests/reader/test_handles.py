@@ -2,11 +2,13 @@
 
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from deepforest_xr.catalogs import Link
@@ -103,15 +105,18 @@ def test_the_longest_unused_is_closed_first(small):
     assert kept[small[0]].source.closed
 
 
-def test_two_threads_never_have_the_same_file(small):
+@pytest.mark.parametrize("purposes", [("one", "one"), ("one", "other")])
+def test_two_threads_never_have_the_same_file(small, purposes):
     pool, seen, both = Handles(), [], threading.Barrier(2)
+    with pool.lease(small[0], "one"):
+        pass  # now one of the two takes what waits
 
-    def use():
-        with pool.lease(small[0], "purpose") as opened:
+    def use(purpose):
+        with pool.lease(small[0], purpose) as opened:
             seen.append(id(opened.source))
             both.wait(timeout=30)
 
-    threads = [threading.Thread(target=use) for _ in range(2)]
+    threads = [threading.Thread(target=use, args=(purpose,)) for purpose in purposes]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -147,6 +152,72 @@ def test_a_cube_read_twice_opens_its_files_once(tmp_path, numbers, monkeypatch):
         )
     assert len(opened) == 1
     assert len(HANDLES) == 1
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Links that were opened."""
+    found = []
+    monkeypatch.setattr(handles, "link", lambda href: found.append(href) or Link(href))
+    return found
+
+
+def test_a_file_is_opened_once_for_grids_side_by_side(tmp_path, numbers, opened):
+    url = write(tmp_path / "a.tif", numbers, nodata=None)
+    for _ in range(2):
+        for row, col in ((0, 0), (13, 0), (13, 17)):
+            # A type and a missing value of their own, too: they are the reading's, not the file's.
+            target = reader(
+                url,
+                (8, 17),
+                shift=(10 * col, -10 * row),
+                dtype="float32",
+                fill=-row,
+                nodata=numbers[row, col],
+            )
+            found = target.read(Window(0, 0, 17, 8))
+            expected = numbers[row : row + 8, col : col + 17].astype("float32")
+            expected[0, 0] = -row
+            np.testing.assert_array_equal(found, expected)
+    assert opened == [url]
+    assert len(HANDLES) == 1
+
+
+def test_a_warped_view_stays_with_its_grid(tmp_path, numbers, opened):
+    url = write(tmp_path / "a.tif", numbers.astype("float32"), nodata=None)
+
+    def read(shift):
+        # Missing values as they come from another process: each its own NaN.
+        missing = {"fill": float("nan"), "nodata": float("nan")}
+        options = {"dtype": "float32", "resampling": Resampling.bilinear}
+        return reader(url, (9, 11), shift=shift, **missing, **options).read(Window(0, 0, 11, 9))
+
+    alone = {}
+    for shift in ((0, 0), (54, -37), (83, -61), (40, -30)):
+        alone[shift] = read(shift)
+        HANDLES.clear()
+    opened.clear()
+    for _ in range(3):
+        for shift, expected in alone.items():
+            np.testing.assert_array_equal(read(shift), expected)
+    # Two that are warped, and one for the two that share the file's pixels; the first of all was
+    # handed on to a grid that is warped.
+    assert len(HANDLES) == 3
+    assert len(opened) == 3
+
+
+def test_threads_on_grids_of_their_own_read_their_own_pixels(tmp_path, numbers, opened):
+    url = write(tmp_path / "a.tif", numbers)
+
+    def read(number):
+        row, col = number % 5, number % 7
+        target = reader(url, (8, 17), shift=(10 * col, -10 * row))
+        found = target.read(Window(0, 0, 17, 8))
+        return (found == numbers[row : row + 8, col : col + 17]).all()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(210)))
+    assert 1 <= len(opened) <= 4
 
 
 @pytest.mark.parametrize(
