@@ -1,9 +1,9 @@
 """Measure the parts that are asked for, and write docs/scaling.md from all that FOLDER has.
 
-`python -m benchmarks.basin --out FOLDER` takes about a quarter of an hour on two cores. FOLDER
+`python -m benchmarks.basin --out FOLDER` takes the better part of an hour on two cores. FOLDER
 keeps scenes, and the numbers of each part: `--parts faults` measures one again, `--parts` alone
 only writes the page. S3 is moto's server: `make test-services` installs it, `--services` says
-where.
+where. `--parts finish` needs 2 GB of disk and of memory.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.measure import machine
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("scaling", "rates", "ledger", "faults")
+PARTS = ("scaling", "rates", "ledger", "faults", "finish")
 
 
 def main():
@@ -43,6 +43,7 @@ def arguments(words=None):
     parser.add_argument("--out", type=Path, default=Path("runs/basin"))
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--tiles", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--finished", type=int, nargs="+", default=[1, 2, 4], help="full tiles")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--listed", type=int, default=10_000, help="tiles in the ledger")
     parser.add_argument("--services", type=Path, default=ROOT / ".venv-services")
@@ -77,7 +78,13 @@ def faults(given):
     return {"rows": faults.measure(given.out)}
 
 
-MEASURE = {"scaling": scaling, "rates": rates, "ledger": ledger, "faults": faults}
+def finish(given):
+    from benchmarks.basin import finish
+
+    return finish.measure(given.out, sizes=given.finished, repeats=given.repeats)
+
+
+MEASURE = {"scaling": scaling, "rates": rates, "ledger": ledger, "faults": faults, "finish": finish}
 
 if __name__ == "__main__":
     main()

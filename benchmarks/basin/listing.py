@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -43,7 +44,7 @@ def measure(services, *, tiles, repeats):
         before = len(requests(log))
         seconds = timed(objects, tiles, repeats)
         asked = requests(log)[before:]
-        pages, spent = crawl(port, asked)
+        pages, spent = crawl(port, asked, repeats)
     found["moto"] = {"fill": filled, "seconds": seconds, "pages": len(pages), "server": spent}
     found["requests"] = len(asked) // repeats
     found["replayed"] = {}
@@ -102,17 +103,18 @@ def requests(log):
     return re.findall(r'"(?:\x1b\[[\d;]*m)?(GET|PUT|HEAD|POST|DELETE) (\S+) HTTP', text)
 
 
-def crawl(port, asked):
-    """Ask for all pages of the listings that were asked for, and do nothing with them.
+def crawl(port, asked, repeats):
+    """Ask for the pages that were asked for, and do nothing with them.
 
-    Returns the pages by (prefix, token) and the seconds that the server took for all.
+    Returns the pages by (prefix, first key, token) and the seconds that the server took for all.
     """
-    first = {t for method, t in asked if method == "GET" and "list-type=2" in t}
-    first = sorted(target for target in first if "continuation-token" not in target)
+    listings = [t for method, t in asked if method == "GET" and "list-type=2" in t]
+    counts = Counter(key(target)[:2] for target in listings)
+    first = sorted({target for target in listings if "continuation-token" not in target})
     pages, spent = {}, 0.0
     for target in first:
         token = ""
-        while True:
+        for _ in range(counts[key(target)[:2]] // repeats):
             further = f"&continuation-token={quote(token)}" if token else ""
             start = time.perf_counter()
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{target}{further}") as answer:
@@ -129,7 +131,9 @@ def crawl(port, asked):
 def key(target):
     """What tells one page from another."""
     query = parse_qs(urlsplit(target).query)
-    return query["prefix"][0], query.get("continuation-token", [""])[0]
+    return tuple(
+        query.get(name, [""])[0] for name in ("prefix", "start-after", "continuation-token")
+    )
 
 
 @contextmanager
@@ -140,7 +144,10 @@ def replayed(pages, *, wait=0.0):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
-            self.answer(pages[key(self.path)], "application/xml")
+            if "list-type=2" in self.path:
+                self.answer(pages[key(self.path)], "application/xml")
+            else:
+                self.answer(CLAIM)  # the one that is looked into
 
         def do_PUT(self):
             self.rfile.read(int(self.headers["Content-Length"]))

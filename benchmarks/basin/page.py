@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.basin.finish_page import finish
 from benchmarks.basin.model import (
     GIGAPIXELS,
     TILE,
@@ -17,6 +18,7 @@ from benchmarks.basin.model import (
     whole_basin,
 )
 from benchmarks.basin.scaling import Run
+from benchmarks.basin.words import span
 from deepforest_xr import models
 
 BAND, TASKS, LISTING_SECONDS = 0.1, 10, 2.0
@@ -40,7 +42,7 @@ says where its numbers come from; the last one is a model, and names what it ass
 
 def page(found):
     """All parts that were measured; a part that was not says so."""
-    parts = {"scaling": scaling, "ledger": ledger, "faults": faults}
+    parts = {"scaling": scaling, "ledger": ledger, "faults": faults, "finish": finish}
     lines = [HEAD]
     for name, write in parts.items():
         lines += [f"## {TITLES[name]}", ""]
@@ -55,6 +57,7 @@ TITLES = {
     "scaling": "1 to 64 tiles",
     "ledger": "The ledger of 10,000 tiles",
     "faults": "Faults",
+    "finish": "Finishing tiles of full size",
 }
 MISSING = "Not measured."
 
@@ -76,11 +79,6 @@ def by_size(runs, workers=1):
 
 def _medians(groups, value):
     return {n: median(value(r) for r in group) for n, group in groups.items()}
-
-
-def _range(values, form):
-    low, high = form.format(min(values)), form.format(max(values))
-    return low if low == high else f"{low} to {high}"
 
 
 SCALING = """Tiles of {tile} pixels with a halo of {halo}, three dates of six bands that cover every
@@ -132,12 +130,12 @@ STAGES = ("read", "classify", "write")
 
 def _row(tiles, group):
     shown = (
-        _range([r.seconds for r in group], "{:.1f}"),
-        _range([r.per_megapixel for r in group], "{:.2f}"),
-        _range([r.cpu_per_megapixel for r in group], "{:.2f}"),
-        _range([r.peak / 1e6 for r in group], "{:.0f}"),
-        _range([r.held / 1e6 for r in group], "{:.0f}"),
-        _range([r.tasks / r.tiles for r in group], "{:.1f}"),
+        span([r.seconds for r in group], "{:.1f}"),
+        span([r.per_megapixel for r in group], "{:.2f}"),
+        span([r.cpu_per_megapixel for r in group], "{:.2f}"),
+        span([r.peak / 1e6 for r in group], "{:.0f}"),
+        span([r.held / 1e6 for r in group], "{:.0f}"),
+        span([r.tasks / r.tiles for r in group], "{:.1f}"),
     )
     return f"| {tiles} | {group[0].workers} | {' | '.join(shown)} |"
 
@@ -177,11 +175,12 @@ the goal is at most {goal:g} s.
 
 {remark}"""
 
-LISTING = """One look takes {requests} requests, one after the other: {pages} pages of up to 1,000
-keys, and two that ask the store for its time. moto is slow at pages: a client that only asks for
-them had them after {server:.1f} s. Replayed by a server that has them at hand, the look takes
-{ours:.2f} s: that is ours, with HTTP and XML. So the goal holds where an answer takes up to
-{allowed:.0f} ms."""
+LISTING = """One look takes {requests} requests: ranges of keys are asked for at once, in {pages}
+pages of up to 1,000 keys; one claim is read, and two requests ask the store for its time. moto is
+slow at pages: a client that only asks for them, one after the other, had them after {server:.1f} s.
+Replayed by a server that has them at hand, the look takes {ours:.2f} s: that is ours, with HTTP
+and XML. An answer after 100 ms makes it {slope:.2f} s longer, so the goal holds where one takes up
+to {allowed:.0f} ms."""
 
 
 def ledger(part):
@@ -199,20 +198,22 @@ def ledger(part):
             pages=moto["pages"],
             server=moto["server"],
             ours=ours,
-            allowed=1000 * _allowed(part, ours),
+            slope=0.1 * _answers(part, ours),
+            allowed=1000 * max(LISTING_SECONDS - ours, 0) / _answers(part, ours),
         )
     told = {"tiles": part["tiles"], "goal": LISTING_SECONDS}
     return LEDGER.format(**told, rows="\n".join(rows), remark=remark)
 
 
-def _allowed(part, ours):
-    """Seconds that an answer may take."""
-    return max(LISTING_SECONDS - ours, 0) / part["requests"]
+def _answers(part, ours):
+    """How many answers are waited for one after the other."""
+    wait, seconds = max(part["replayed"].items(), key=lambda item: float(item[0]))
+    return (median(seconds) - ours) / float(wait)
 
 
 def _listed(store, seconds):
     met = "yes" if max(seconds) <= LISTING_SECONDS else "no"
-    return f"| {store} | {_range(seconds, '{:.2f}')} | {met} |"
+    return f"| {store} | {span(seconds, '{:.2f}')} | {met} |"
 
 
 FAULTS = """A basin of four small tiles; runners are processes, and faults are real where they can

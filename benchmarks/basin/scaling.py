@@ -112,17 +112,22 @@ def begin():
     import gc
 
     gc.collect()
-    with suppress(OSError):  # where Linux does not allow it, the peak is that of the warm-up too
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return {"cpu": time.process_time(), "held": _status("VmRSS")}
+    forget_peak()
+    return {"cpu": time.process_time(), "held": status("VmRSS")}
 
 
 def end():
     """On a worker: what the run took."""
-    return {"cpu": time.process_time(), "peak": _status("VmHWM")}
+    return {"cpu": time.process_time(), "peak": status("VmHWM")}
 
 
-def _status(name):
+def forget_peak():
+    """Let the high-water mark begin anew; where Linux does not allow it, it stays."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def status(name):
     """Bytes of this process, as Linux counts them."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -37,14 +37,18 @@ BANDS = ("B02", "B03", "B04", "B08", "B11", "B12")
 MAKE_TILE = run_module.make_tile
 
 
-def ground(out, side):
-    """Scenes that all cover a square of so many pixels; written once a folder."""
-    folder = out / f"scenes-{side}"
+def ground(out, side, *, has_pixels=True):
+    """Scenes that all cover a square of so many pixels; written once a folder.
+
+    Without pixels a basin can be planned, not run.
+    """
+    folder = out / f"{'scenes' if has_pixels else 'items'}-{side}"
     file = folder / "items.parquet"
     if file.exists():
         return file
     folder.mkdir(parents=True, exist_ok=True)
-    scenes.write(folder, dates=DATES, size=side)
+    if has_pixels:
+        scenes.write(folder, dates=DATES, size=side)
     items = scenes.items(str(folder.resolve()), dates=DATES, size=side)
     left, bottom, right, top = scenes.grid(side).bounds
     to = pyproj.Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
@@ -59,15 +63,20 @@ def side_for(tiles, tile):
     return (math.isqrt(tiles) + 2) * tile + 2 * HALO
 
 
-def config(items, model, folder, *, tiles, tile, below=0):
-    """Settings of a basin of so many tiles, as square as may be, so many rows from the top."""
+def config(items, model, folder, *, tiles, tile, below=0, inside=50):
+    """Settings of a basin of so many tiles, as square as may be, so many rows from the top.
+
+    Its area lies so many metres inside of them: more where tiles are large, for what is straight
+    in degrees is not on the map.
+    """
     size = tile * STEP
     west = math.ceil((scenes.LEFT + HALO * STEP) / size) * size
     north = (math.floor((scenes.TOP - HALO * STEP) / size) - below) * size
     cols = math.isqrt(tiles)
     rows = tiles // cols
     # A tile belongs to the area that it meets: not quite to its edges.
-    inner = shapely.box(west + 50, north - rows * size + 50, west + cols * size - 50, north - 50)
+    whole = shapely.box(west, north - rows * size, west + cols * size, north)
+    inner = whole.buffer(-inside, join_style="mitre")
     to = pyproj.Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
     area = shapely.transform(inner, to.transform, interleaved=False)
     folder.mkdir(parents=True, exist_ok=True)

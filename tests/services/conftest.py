@@ -3,6 +3,7 @@
 import json
 import os
 import urllib.request
+import uuid
 from types import SimpleNamespace
 
 import pytest
@@ -97,9 +98,23 @@ def s3(services, scene, logs):
         yield SimpleNamespace(endpoint=endpoint, bucket=bucket)
 
 
-def put(url, content=b""):
+@pytest.fixture
+def bucket(s3, monkeypatch):
+    """Address of an empty place in the bucket, keys in the environment."""
+    told = {
+        "AWS_ENDPOINT_URL": f"http://{s3.endpoint}",
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3.bucket}/basin-{uuid.uuid4().hex}"
+
+
+def put(url, content=b"", *, access="private"):
     # Unnamed, the content would pass for a form's, and moto would wait for more of it.
-    kind = {"Content-Type": "application/octet-stream"}
+    kind = {"Content-Type": "application/octet-stream", "x-amz-acl": access}
     request = urllib.request.Request(url, data=content, headers=kind, method="PUT")
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 200

@@ -1,7 +1,6 @@
 """A basin in an S3 store: planned, run and read there, and a claim that is made once."""
 
 import json
-import uuid
 
 import pytest
 import shapely
@@ -16,20 +15,6 @@ from deepforest_xr.basin.ledger import Ledger
 from deepforest_xr.basin.store import open_objects
 
 pytestmark = pytest.mark.services
-
-
-@pytest.fixture
-def bucket(s3, monkeypatch):
-    """Address of an empty place in the bucket, keys in the environment."""
-    told = {
-        "AWS_ENDPOINT_URL": f"http://{s3.endpoint}",
-        "AWS_ACCESS_KEY_ID": "tests",
-        "AWS_SECRET_ACCESS_KEY": "tests",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in told.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{s3.bucket}/basin-{uuid.uuid4().hex}"
 
 
 @pytest.fixture
