@@ -138,7 +138,7 @@ def finish_basin(
         Make everything anew, also where results of other settings are.
     workers : int, optional
         GeoTIFFs made at once, in threads; default: one a core that this process may use, 4 at
-        most. One of 10,240 by 10,240 pixels takes about 600 MB of memory: classes and confidence
+        most. One of 10,240 by 10,240 pixels takes about 700 MB of memory: classes and confidence
         at 105 MB each, a shard that is decoded, GDAL's blocks; and as scratch a raster of 105 MB
         beside its files.
     progress : callable (step, done, total), optional
@@ -280,7 +280,6 @@ class _Finisher:
             text = mosaic_text(
                 made,
                 self.plan.tiling.grid,
-                url=self.results.url,
                 suffix=suffix,
                 legend=legend,
             )
@@ -361,7 +360,8 @@ def _earlier(
     if not is_whole or overviews != before["pyramid"]["objects"]:
         log.info("%s: results are missing; they are made again", plan.url)
         return None
-    results.delete([MARKER])
+    if MARKER in there:
+        results.delete([MARKER])
     return _told(results, before, is_new=False)
 
 

@@ -15,22 +15,14 @@ if TYPE_CHECKING:
     from deepforest_xr.grid import Grid
     from deepforest_xr.legend import Legend
 
-SCHEMES = {
-    "s3": "/vsis3/",
-    "s3a": "/vsis3/",
-    "gs": "/vsigs/",
-    "az": "/vsiaz/",
-    "abfs": "/vsiaz/",
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
-}
-"""How GDAL names what stands at an address."""
-
 
 def mosaic_text(
-    cogs: Sequence[Cog], grid: Grid, *, url: str, suffix: str = "", legend: Legend | None = None
+    cogs: Sequence[Cog], grid: Grid, *, suffix: str = "", legend: Legend | None = None
 ) -> str:
     """Write the VRT of one variable.
+
+    Sources are named relative to it: GDAL finds them so below /vsis3/ and /vsicurl/ too, and the
+    folder of results can be moved as one.
 
     Parameters
     ----------
@@ -38,9 +30,6 @@ def mosaic_text(
         They may overlap where they have no data.
     grid : Grid
         Of the map.
-    url : str
-        Of the folder that the VRT and ``cog/`` are in. In a folder of this machine sources are
-        named relative to the VRT, in an object store by the path GDAL reads them with.
     suffix : str
         Of the files' stems: nothing for classes, ``_confidence`` for confidence.
     legend : Legend, optional
@@ -66,23 +55,14 @@ def mosaic_text(
     band.set("blockYSize", str(TILE))
     ET.SubElement(band, "NoDataValue").text = str(NODATA)
     _colors(band, legend)
-    scheme = _scheme(url)
     for cog in cogs:
-        _source(band, cog, grid, f"cog/{cog.id}{suffix}.tif", scheme)
+        _source(band, cog, grid, f"cog/{cog.id}{suffix}.tif")
     if factors := _factors(grid):
         resampling = "mode" if legend is not None else "average"
         overviews = ET.SubElement(root, "OverviewList", resampling=resampling)
         overviews.text = " ".join(map(str, factors))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
-
-
-def _scheme(url: str) -> str | None:
-    """What stands before ``cog/`` in an object store; None in a folder."""
-    kind, found, rest = url.partition("://")
-    if not found or kind not in SCHEMES:
-        return None
-    return f"{SCHEMES[kind]}{rest.rstrip('/')}/"
 
 
 def _colors(band: ET.Element, legend: Legend | None) -> None:
@@ -100,13 +80,11 @@ def _colors(band: ET.Element, legend: Legend | None) -> None:
         ET.SubElement(table, "Entry", {k: str(v) for k, v in entry.items()})
 
 
-def _source(band: ET.Element, cog: Cog, grid: Grid, name: str, scheme: str | None) -> None:
+def _source(band: ET.Element, cog: Cog, grid: Grid, name: str) -> None:
     rows, cols = cog.shape
     x, y = ~grid.transform @ (cog.transform.c, cog.transform.f)
     source = ET.SubElement(band, "ComplexSource")
-    is_relative = scheme is None
-    file = ET.SubElement(source, "SourceFilename", relativeToVRT=str(int(is_relative)))
-    file.text = name if scheme is None else scheme + name
+    ET.SubElement(source, "SourceFilename", relativeToVRT="1").text = name
     ET.SubElement(source, "SourceBand").text = "1"
     # Known sizes: GDAL opens no source before it is looked at.
     properties = {"RasterXSize": cols, "RasterYSize": rows, "BlockXSize": TILE, "BlockYSize": TILE}

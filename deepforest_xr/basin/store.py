@@ -256,13 +256,15 @@ def open_objects(
             raise StoreError(f"{address!r} cannot be made a folder: {one_line(error)}.") from error
         return Objects(store, str(folder), folder, patience)
     config = _s3_config() if address.startswith(("s3://", "s3a://")) else {}
+    # The time of a whole request: a GeoTIFF of a hundred megabytes goes up in one.
+    client: Any = {"timeout": timedelta(minutes=5), "allow_http": config.pop("allow_http", False)}
     retry: Any = {
         "max_retries": 10,
         "retry_timeout": timedelta(seconds=min(patience, 60)),
         "backoff": {"max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS)},
     }
     try:
-        store = from_url(address, retry_config=retry, **config)
+        store = from_url(address, retry_config=retry, client_options=client, **config)
     except (ValueError, TypeError, BaseError) as error:
         raise ConfigError(
             f"out={address!r} cannot be opened: {one_line(error)}. Give a folder or a URL such as "
@@ -282,9 +284,7 @@ def _s3_config() -> dict[str, Any]:
     endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
     if endpoint is None:
         return {}
-    plain = endpoint.startswith("http://")
-    options = {"client_options": {"allow_http": True}} if plain else {}
-    return {"config": {"endpoint": endpoint}, **options}
+    return {"config": {"endpoint": endpoint}, "allow_http": endpoint.startswith("http://")}
 
 
 def may_pass(error: BaseException) -> bool:
