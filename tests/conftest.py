@@ -1,13 +1,16 @@
 """Fixtures every room's tests share: the real data beside the project, a small simulated scene."""
 
+import dataclasses
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from deepforest_xr.grid import Grid
+from deepforest_xr.models import registry
 from deepforest_xr.sentinel.s2 import BANDS
 from deepforest_xr.testing import simulate_scene
 
@@ -41,6 +44,27 @@ def scene(tmp_path_factory):
     return simulate_scene(
         tmp_path_factory.mktemp("scene"), shape=(96, 128), months=(6, 7, 8), missing_months=(7,)
     )
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """The U-Net with few filters: the same steps, quicker."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepforest_xr.models.unet.ENCODER_FILTERS", (4,) * 6)
+        patch.setattr("deepforest_xr.models.unet.DECODER_FILTERS", (4,) * 5)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small_halo():
+    """All networks with a halo of 32 pixels: less to compute around small maps."""
+    entries = tuple(dataclasses.replace(e, halo=32) for e in registry._ENTRIES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepforest_xr.models.registry._ENTRIES", entries)
+        yield
 
 
 @pytest.fixture

@@ -27,17 +27,7 @@ BANDS = ("B02", "B04", "B08")
 CODES = (4, 9, 17, 30, 200)
 LEGEND = Legend("five", tuple(LandCoverClass(c, f"class {c}", "#00ff00") for c in CODES))
 
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow():
-    """The U-Net with few filters: the same steps, quicker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepforest_xr.models.unet.ENCODER_FILTERS", (4,) * 6)
-        patch.setattr("deepforest_xr.models.unet.DECODER_FILTERS", (4,) * 5)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 def checkpoint_of(name="u-net", *, bands=BANDS, months=None, seed=3, mean=0.2, std=0.05):

@@ -6,10 +6,8 @@ import json
 import pandas as pd
 import pytest
 import rasterio
-import torch
 import xarray as xr
 
-from deepforest_xr import models
 from deepforest_xr.chips import open_chips
 from deepforest_xr.demo import OUTPUTS, DemoSettings, run_demo
 from deepforest_xr.errors import ConfigError, DeepForestError, LabelError, NoItemsError
@@ -19,19 +17,7 @@ TINY = DemoSettings(model="u-net", size=160, chip=32, epochs=1, dataset="S2")
 TERRAMESH = {"site": "433D_629L_3_1", "dataset": "S2"}
 FLANDERS = {"site": "00002806639B424A", "dataset": "S1TsS2_12"}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow():
-    """The U-Net with few filters and a small halo: the same steps, quicker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    entries = tuple(dataclasses.replace(e, halo=32) for e in models.registry._ENTRIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepforest_xr.models.unet.ENCODER_FILTERS", (4,) * 6)
-        patch.setattr("deepforest_xr.models.unet.DECODER_FILTERS", (4,) * 5)
-        patch.setattr("deepforest_xr.models.registry._ENTRIES", entries)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("narrow", "small_halo")
 
 
 @pytest.fixture(scope="module")

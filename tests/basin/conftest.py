@@ -19,15 +19,8 @@ IDS = ("r0000c0001", "r0000c0002", "r0001c0000", "r0001c0001")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def narrow():
-    """The U-Net with few filters: the same steps, quicker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepforest_xr.models.unet.ENCODER_FILTERS", (4,) * 6)
-        patch.setattr("deepforest_xr.models.unet.DECODER_FILTERS", (4,) * 5)
-        yield
-    torch.set_num_threads(threads)
+def quick(narrow):
+    """Every basin is mapped by a narrow network."""
 
 
 @pytest.fixture(scope="module")

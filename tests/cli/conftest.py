@@ -1,26 +1,14 @@
 """The command line, called in this process; the U-Net small."""
 
 import pytest
-import torch
 
-from deepforest_xr import cli, models
+from deepforest_xr import cli
 from deepforest_xr.cli import console
 
 
 @pytest.fixture(scope="module", autouse=True)
-def narrow():
-    """The U-Net with few filters and a small halo: the same steps, quicker."""
-    import dataclasses
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    entries = tuple(dataclasses.replace(e, halo=32) for e in models.registry._ENTRIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepforest_xr.models.unet.ENCODER_FILTERS", (4,) * 6)
-        patch.setattr("deepforest_xr.models.unet.DECODER_FILTERS", (4,) * 5)
-        patch.setattr("deepforest_xr.models.registry._ENTRIES", entries)
-        yield
-    torch.set_num_threads(threads)
+def quick(narrow, small_halo):
+    """Every command works with a small network."""
 
 
 def call(*words):

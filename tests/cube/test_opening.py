@@ -1,173 +1,24 @@
-"""Cubes against plain rasterio reads, real series and scenes whose truth is known."""
+"""Cubes of scenes whose truth is known, against plain rasterio reads."""
 
 import calendar
-import shutil
-from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
 import rasterio
 
-from deepforest_xr.catalogs import read_items
 from deepforest_xr.cube import DATASETS, open_cube
-from deepforest_xr.errors import (
-    CatalogError,
-    ConfigError,
-    MissingAssetError,
-    NoItemsError,
-    ReadError,
-    UnknownOffsetError,
-)
+from deepforest_xr.errors import NoItemsError, ReadError
 from deepforest_xr.grid import Grid
 from deepforest_xr.sentinel.s2 import BANDS
 from deepforest_xr.testing import no_compute
 
-TEN = ("B02", "B03", "B04", "B08")  # Sentinel-2's bands at 10 m
-CLEAR = (2, 4, 5, 6, 7, 11)  # dark, vegetation, soil, water, unclassified, snow
-FLANDERS = "00002806639B424A"
-
-
-def read(item, key):
-    with rasterio.open(item.assets[key].href) as source:
-        return source.read(1)
-
-
-def grid_of(item, key):
-    with rasterio.open(item.assets[key].href) as source:
-        return Grid.from_bounds(tuple(source.bounds), crs=source.crs.to_wkt())
-
-
-def optical(items):
-    return [i for i in items if i.collection_id == "sentinel-2-l2a"]
-
-
-def radar(items):
-    return [i for i in items if i.collection_id != "sentinel-2-l2a"]
-
-
-def repeat(values, factor):
-    return values.repeat(factor, axis=0).repeat(factor, axis=1)
+from .conftest import grid_of, optical, radar, read
 
 
 def same(one, other):
     for name in one.data_vars:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
-
-
-@pytest.fixture(scope="module")
-def items(scene):
-    return list(read_items(scene.items))
-
-
-@pytest.fixture(scope="module")
-def small(scene):
-    """A part of the scene across both borders of its granules."""
-    left, bottom, right, top = scene.grid.bounds
-    return Grid.from_bounds((left + 300, bottom + 320, right - 250, top - 310), crs=32721)
-
-
-@pytest.fixture(scope="module")
-def whole(items, scene):
-    """Three months of the scene, July without radar, in memory."""
-    return open_cube(items, grid=scene.grid, months=(6, 7, 8)).compute()
-
-
-def site(shared_data, folder, name, start="0", stop="9"):
-    return [
-        i
-        for i in read_items(shared_data / "real" / folder / "items.json")
-        if i.properties["site"] == name and start <= i.datetime.isoformat()[:10] <= stop
-    ]
-
-
-# ---- real series, computed a second time from the files
-
-
-@pytest.fixture(scope="module")
-def flanders(shared_data):
-    found = site(shared_data, "worldcereal_series", FLANDERS, "2017-12-01", "2018-11-30")
-    grid = Grid.from_bounds((501360, 5629040, 502000, 5629680), crs=32631)
-    cube = open_cube(found, grid=grid, dataset="S1TsS2_12")
-    return found, cube.compute(scheduler="threads", num_workers=4)
-
-
-@pytest.mark.filterwarnings("ignore:All-NaN slice")
-def test_a_year_of_sentinel_2_is_the_median_of_its_clear_files(flanders):
-    found, cube = flanders
-    scenes = optical(found)
-    assert len(scenes) > 60
-    clear = np.stack([np.isin(repeat(read(i, "SCL"), 2), CLEAR) for i in scenes])
-    for band in BANDS:
-        dn = np.stack([repeat(read(i, band), 1 if band in TEN else 2) for i in scenes])
-        reflectance = np.where(clear & (dn > 0), dn / 1e4, np.nan)
-        np.testing.assert_allclose(
-            cube["s2"].sel(band=band), np.nanmedian(reflectance, axis=0), atol=1e-6
-        )
-        if band == "B02":
-            np.testing.assert_array_equal(cube["s2_count"], np.isfinite(reflectance).sum(0))
-
-
-def test_a_year_of_sentinel_1_is_the_monthly_mean_of_power(flanders):
-    found, cube = flanders
-    for position, polarization in enumerate(("vv", "vh")):
-        for month in range(1, 13):
-            files = [i for i in radar(found) if i.datetime.month == month]
-            power = np.stack([repeat(read(i, polarization), 2) for i in files]).astype(float)
-            expected = 10 * np.log10(power.mean(0))
-            layer = cube["s1"].isel(polarization=position).sel(month=month)
-            np.testing.assert_allclose(layer, expected, atol=2e-5)
-            assert np.unique(cube["s1_count"].sel(month=month)).tolist() == [len(files)]
-
-
-def test_a_years_provenance_is_recorded(flanders):
-    found, cube = flanders
-    assert cube.attrs["dataset"] == "S1TsS2_12"
-    assert cube.attrs["s2_scenes"] == len(optical(found))
-    assert cube.attrs["s1_scenes"] == len(radar(found))
-    assert cube.attrs["s2_offset"] == f"{len(optical(found))} x 0 (raster:bands offset)"
-    assert cube.attrs["s1_empty_months"] == "none"
-    assert cube.attrs["s2_period"][:7] == "2017-12"
-    assert cube.attrs["s1_collections"] == f"{len(radar(found))} x sentinel-1-grd"
-    assert "simulated" not in cube.attrs
-
-
-@pytest.mark.parametrize(
-    ("name", "offset"), [("282D_485L_3_3", 0), ("433D_629L_3_1", -1000), ("637U_59R_1_3", 0)]
-)
-def test_a_tile_on_an_odd_raster_is_its_files_unshifted(name, offset, shared_data):
-    found = site(shared_data, "terramesh", name)
-    grid = grid_of(optical(found)[0], "B02")
-    assert grid.bounds[0] % 10 != 0
-    month = radar(found)[0].datetime.month
-    cube = open_cube(found, grid=grid, months=[month]).compute()
-    for band in ("B02", "B05", "B12"):
-        dn = read(optical(found)[0], band).astype(float)
-        expected = np.where(dn > 0, (dn + offset) / 1e4, np.nan).astype("float32")
-        np.testing.assert_array_equal(cube["s2"].sel(band=band), expected)
-    expected = 10 * np.log10(read(radar(found)[0], "vh"))
-    np.testing.assert_allclose(cube["s1"][0, 1], expected, atol=2e-5)
-    assert f"1 x {offset} " in cube.attrs["s2_offset"]
-    assert cube.attrs["s2_mask"].startswith("none")
-    assert Grid.of(cube) == grid
-
-
-def test_a_scene_of_baseline_4_loses_its_thousand_at_every_resolution(shared_data):
-    found = site(shared_data, "majortom_congo", "0U_199R")
-    left, _, _, top = grid_of(found[0], "B02").bounds
-    # Columns 120 to 180, rows 80 to 120 of the 10 m raster, whose origin is 819627.36.
-    bounds = (left + 1200, top - 1200, left + 1800, top - 800)
-    grid = Grid.from_bounds(bounds, crs=32633)
-    cube = open_cube(found, grid=grid, bands=("B02", "B11", "B01")).compute()
-    for band, factor in (("B02", 1), ("B11", 2), ("B01", 6)):
-        dn = repeat(read(found[0], band), factor)[80:120, 120:180].astype(float)
-        np.testing.assert_array_equal(
-            cube["s2"].sel(band=band), ((dn - 1000) / 1e4).astype("float32")
-        )
-    assert cube.attrs["s2_offset"] == "1 x -1000 (baseline 04.00)"
-
-
-# ---- the simulated scene
 
 
 def test_nothing_is_read_and_all_times_are_in_one_chunk(items, scene):
@@ -450,111 +301,6 @@ def test_a_file_without_a_crs_is_refused(items, small, tmp_path):
         open_cube([poor], grid=small, bands=["B04"]).compute()
 
 
-# ---- what cannot be
-
-
-def fails(error, match, items, **options):
-    with pytest.raises(error, match=match) as caught:
-        open_cube(items, **options)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_band_names_the_scene(items, small):
-    poor = [i.clone() for i in items]
-    victim = optical(poor)[4]
-    del victim.assets["B05"]
-    fails(MissingAssetError, f"1 of 9 .*'{victim.id}' lacks B05", poor, grid=small)
-
-
-def test_a_missing_polarisation_names_the_scene(items, small):
-    poor = [i.clone() for i in items]
-    victim = radar(poor)[0]
-    del victim.assets["vh"]
-    fails(MissingAssetError, f"'{victim.id}' lacks vh", poor, grid=small, months=(6, 8))
-
-
-def test_masked_and_unmasked_scenes_do_not_mix(items, small):
-    poor = [i.clone() for i in items]
-    del optical(poor)[2].assets["SCL"]
-    fails(MissingAssetError, "1 of 9 Sentinel-2 scenes lack SCL", poor, grid=small)
-
-
-def test_an_unknown_offset_is_refused(items, small):
-    poor = [i.clone() for i in items]
-    victim = optical(poor)[0]
-    del victim.properties["s2:processing_baseline"]
-    fails(UnknownOffsetError, f"'{victim.id}'", poor, grid=small)
-
-
-def test_a_grid_elsewhere_has_no_scene(items):
-    grid = Grid.from_bounds((500_000, 9_500_000, 500_900, 9_500_600), crs=32721)
-    fails(NoItemsError, "no Sentinel-2 scene over 60 x 90 pixels", items, grid=grid)
-
-
-def test_no_items_radar_alone_and_months_without_radar_are_refused(items, small):
-    fails(NoItemsError, "empty", [], grid=small)
-    fails(NoItemsError, "no Sentinel-2 scene", radar(items), grid=small)
-    fails(NoItemsError, r"in months \[1, 2\]", items, grid=small, months=(1, 2))
-    fails(NoItemsError, "no Sentinel-1 scene", optical(items), grid=small, dataset="S1TsS2_7")
-
-
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"dataset": "S3"}, "known: S2, S1TsS2_12, S1TsS2_7"),
-        ({"dataset": "S2", "months": (6,)}, "both given"),
-        ({"months": (0, 6)}, "months="),
-        ({"months": (6, 13)}, "months="),
-        ({"months": (7, 6)}, "ascending"),
-        ({"months": (6, 6)}, "ascending"),
-        ({"orbit": "polar"}, "orbit="),
-        ({"resampling": "lanczos9"}, "resampling="),
-        ({"chunk": 0}, "chunk=0"),
-        ({"bands": ()}, "each once"),
-        ({"bands": ("B02", "B02")}, "each once"),
-        ({"bands": "SCL"}, r"bands=\['SCL'\]"),
-        ({"months": ["a"]}, r"months=\['a'\]"),
-        ({"scl_masked": (3, 99)}, "scene classes are 0 to 11"),
-        ({"scl_dilation": 2.5}, "scl_dilation=2.5"),
-    ],
-)
-def test_an_argument_that_cannot_be_is_one_line(items, small, options, match):
-    fails(ConfigError, match, items, grid=small, **options)
-
-
-def test_uncalibrated_radar_is_refused(items, small):
-    raw = [i.clone() for i in items]
-    for item in radar(raw):
-        item.collection_id = "sentinel-1-grd"
-        for asset in item.assets.values():
-            asset.extra_fields.pop("raster:bands", None)
-    fails(CatalogError, "uncalibrated", raw, grid=small, months=(6, 8))
-
-
-def test_a_file_cut_in_half_is_one_error_when_computed(items, small, tmp_path):
-    spoilt = [i.clone() for i in optical(items)]
-    victim = spoilt[1].assets["B04"]
-    half = tmp_path / "half.tif"
-    data = Path(victim.href).read_bytes()
-    half.write_bytes(data[: len(data) // 2])
-    victim.href = str(half)
-    cube = open_cube(spoilt, grid=small, bands=["B04"])
-    with pytest.raises(ReadError, match=r"half\.tif cannot be read") as caught:
-        cube.compute()
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_removed_after_opening_is_one_error(items, small, tmp_path):
-    moved = [i.clone() for i in optical(items)]
-    copy = tmp_path / "gone.tif"
-    shutil.copy(moved[0].assets["B04"].href, copy)
-    moved[0].assets["B04"].href = str(copy)
-    cube = open_cube(moved, grid=small, bands=["B04"])
-    copy.unlink()
-    with pytest.raises(ReadError, match=r"gone\.tif"):
-        cube.compute()
-
-
 def test_the_papers_datasets():
     assert DATASETS["S1TsS2_12"] == tuple(range(1, 13))
     assert [calendar.month_abbr[m] for m in DATASETS["S1TsS2_7"]] == [
@@ -569,20 +315,3 @@ def test_a_scheduler_of_any_kind_gives_the_same(items, small):
         one = cube.compute()
     with dask.config.set(scheduler="threads", num_workers=4):
         same(one, cube.compute())
-
-
-def test_another_product_level_is_refused(scene):
-    items = [i.clone() for i in read_items(scene.items) if i.collection_id == "sentinel-2-l2a"]
-    items[0].collection_id = "sentinel-2-l1c"
-    with pytest.raises(CatalogError, match="collection 'sentinel-2-l1c'; a cube is made of"):
-        open_cube(items, grid=scene.grid)
-
-
-def test_gamma0_and_sigma0_do_not_mix(scene):
-    items = [i.clone() for i in read_items(scene.items)]
-    cube = open_cube(items, grid=scene.grid, months=[6, 8])
-    assert cube.attrs["s1_quantity"] == "gamma0"
-    radar = next(i for i in items if i.collection_id == "sentinel-1-rtc" and i.datetime.month == 6)
-    radar.collection_id = "sentinel-1-grd"
-    with pytest.raises(CatalogError, match="do not mix"):
-        open_cube(items, grid=scene.grid, months=[6, 8])
