@@ -14,7 +14,7 @@ from benchmarks.real.sites import open_sites
 from benchmarks.real.splits import split
 
 PAGE = Path(__file__).parents[2] / "docs" / "real-data.md"
-NETWORKS = ("u-net", "deepforest-1b", "deepforest-2b")
+NETWORKS = ("u-net", "deepforest-2a", "deepforest-1b", "deepforest-2b")
 
 log = logging.getLogger("benchmarks.real")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from deepforest_xr.chips.pack import PACKINGS, WEIGHT
 from deepforest_xr.chips.split import SPLITS, assign_splits
-from deepforest_xr.errors import LabelError
+from deepforest_xr.errors import ChipError, LabelError
 from deepforest_xr.legend import UNLABELLED
 
 if TYPE_CHECKING:
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
     from deepforest_xr.chips.spec import ChipSpec
     from deepforest_xr.legend import Legend
+
+MOST = 0.5
+"""Of a strip's values, the largest share that may be too large: glint and clouds take less."""
+
+EXPECTED = {
+    "s2": "reflectance from 0 to 1: divide digital numbers by 10000",
+    "s1": "backscatter in dB: take 10 log10 of power",
+}
+"""What values are in the units of a cube, and what to do."""
 
 Pixels = dict[str, "NDArray[Any]"]
 """Arrays of one chip as they stand on disk: ``s2``, ``label``, where given ``s1``, ``weight``."""
@@ -107,6 +116,8 @@ class Scene:
         ------
         LabelError
             If a label's code is not in the legend, or a weight is not in [0, 1].
+        ChipError
+            If most values are larger than the integers hold.
         """
         size = self.spec.size
         window = {"y": slice(row * size, (row + 1) * size), "x": slice(0, self.cols * size)}
@@ -116,12 +127,13 @@ class Scene:
         pixels, clipped = {}, np.zeros(codes.shape, dtype="int64")
         for name in names:
             pixels[name], is_clipped = PACKINGS[name].pack(values[name].to_numpy())
+            require_in_range(name, pixels[name])
             clipped += is_clipped.reshape(-1, *codes.shape).sum(axis=0)
         seen = np.isfinite(values["s2"].to_numpy()).all(axis=0)
         if "s1" in values:
             seen &= np.isfinite(values["s1"].to_numpy()).any(axis=(0, 1))
-        label = np.where(seen, codes.to_numpy(), UNLABELLED).astype("uint8")
-        require_known(label, self.legend)
+        require_known(codes.to_numpy()[seen], self.legend)
+        label = np.where(seen, codes.to_numpy().astype("uint8"), np.uint8(UNLABELLED))
         if weights is not None:
             pixels["weight"] = pack_weights(weights.to_numpy())
             label[pixels["weight"] == 0] = UNLABELLED
@@ -164,7 +176,18 @@ class Scene:
         return of_cell.repeat(side, axis=0).repeat(side, axis=1)
 
 
-def require_known(label: NDArray[np.uint8], legend: Legend) -> None:
+def require_in_range(name: str, packed: NDArray[Any]) -> None:
+    """Refuse a strip most of whose values were too large: they are in other units."""
+    packing = PACKINGS[name]
+    share = (packed == packing.highest).mean()
+    if share > MOST:
+        raise ChipError(
+            f"{share:.0%} of the values of {name!r} in a row of chips are above "
+            f"{packing.highest / packing.steps:g}, expected {EXPECTED[name]}."
+        )
+
+
+def require_known(label: NDArray[np.integer], legend: Legend) -> None:
     """Refuse codes that the legend does not know."""
     unknown = sorted(set(np.unique(label).tolist()) - set(legend.codes) - {UNLABELLED})
     if unknown:

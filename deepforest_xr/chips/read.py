@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepforest_xr.chips.apart import keep_apart
 from deepforest_xr.chips.split import SPLITS
 from deepforest_xr.chips.store import CODES, Store, open_store
 from deepforest_xr.errors import ChipError
@@ -190,7 +191,8 @@ def open_chips(path: str | Path | Sequence[str | Path]) -> Chips:
     path : str or Path, or a sequence of them
         Stores from `write_chips`. Several are joined in the order given: tiles on any grids
         and in any CRS, alike in bands, months, legend and size of a chip. Splits are each
-        store's own: whether tiles overlap on the ground is not looked at.
+        store's own, but training chips that overlap what another store holds out, or lie
+        within the buffer of it, are left out (split 3), and the log says how many.
 
     Returns
     -------
@@ -215,7 +217,7 @@ def open_chips(path: str | Path | Sequence[str | Path]) -> Chips:
                 f"{str(one.path)!r} and {str(other.path)!r} hold the same chips, which would count "
                 "double: give one of them."
             )
-    split = np.concatenate([part.split for part in parts])
+    split = keep_apart(parts)
     chips = Chips(parts, split, np.concatenate([part.histogram for part in parts]))
     for code, name in enumerate(SPLITS[:2]):
         if not (split == code).any():

@@ -22,7 +22,7 @@ from deepforest_xr.chips.pack import STORED
 from deepforest_xr.chips.resume import Unfinished, unfinished
 from deepforest_xr.chips.spec import ChipSpec
 from deepforest_xr.chips.split import SPLITS, Split, split_cells, split_chips
-from deepforest_xr.errors import ChipError
+from deepforest_xr.errors import ChipError, LabelError
 from deepforest_xr.grid import Grid
 from deepforest_xr.legend import UNLABELLED, Legend
 from deepforest_xr.sentinel import s1
@@ -92,9 +92,11 @@ def write_chips(
     GridError
         If labels or weights and cube are on different grids.
     ChipError
-        If the area holds no whole chip, no labelled pixel, or too few blocks.
+        If the area holds no whole chip, no labelled pixel, or too few blocks, or most values
+        of a row of chips are in other units.
     LabelError
-        If a label's code is not in the legend, or a weight is not in [0, 1].
+        If labels are no whole numbers, a label's code is not in the legend, or a weight is
+        not in [0, 1].
     WriteError
         If the store could not be written whole, or another cube's chips are unfinished there.
     """
@@ -102,6 +104,11 @@ def write_chips(
     cube, labels = _in_order(cube), labels.transpose("y", "x")
     grid = Grid.of(cube)
     grid.require_same(Grid.of(labels), ours="the cube", theirs="the label raster")
+    if labels.dtype.kind not in "iu":
+        raise LabelError(
+            f"labels are {labels.dtype}, expected whole numbers, 255 where there is none: fill "
+            "what is missing with 255 and convert to uint8, or align with align_labels."
+        )
     if weights is not None:
         weights = weights.transpose("y", "x")
         grid.require_same(Grid.of(weights), ours="the cube", theirs="the weights")

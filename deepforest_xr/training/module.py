@@ -92,11 +92,7 @@ class TrainingModule(lp.LightningModule):
         """Loss of a batch; a loss that is not finite stops the run."""
         loss, output, weight = self._step(batch, "train")
         if not torch.isfinite(loss):
-            raise ChipError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}, "
-                f"with {self._suspects(batch, output)}: lower the learning rate, or look for "
-                "wrong values in these chips."
-            )
+            raise self._stop("loss", loss, batch, batch_idx, output)
         self.rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch.target))
         if self.trainer.world_size == 1:
@@ -108,9 +104,10 @@ class TrainingModule(lp.LightningModule):
         return loss * (self.trainer.world_size * weight / total.clamp(min=1e-12)).to(loss)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and hits of a batch."""
-        del batch_idx
-        self._step(batch, "val")
+        """Loss and hits of a batch; a loss that is not finite stops the run."""
+        loss, output, _ = self._step(batch, "val")
+        if not torch.isfinite(loss):
+            raise self._stop("validation loss", loss, batch, batch_idx, output)
 
     def on_train_epoch_start(self) -> None:
         """Let order, turns and dropout follow from the epoch, whatever was drawn before."""
@@ -202,6 +199,15 @@ class TrainingModule(lp.LightningModule):
         numbers = torch.stack([loss.detach().double() * total, total, right, sure.sum()])
         self.sums[split] += numbers.cpu().numpy()
         return loss, output, total
+
+    def _stop(
+        self, what: str, loss: torch.Tensor, batch: Batch, number: int, output: torch.Tensor | Heads
+    ) -> ChipError:
+        return ChipError(
+            f"the {what} became {loss.item()} in epoch {self.current_epoch}, batch {number}, "
+            f"with {self._suspects(batch, output)}: lower the learning rate, or look for "
+            "wrong values in these chips."
+        )
 
     def _suspects(self, batch: Batch, output: torch.Tensor | Heads) -> str:
         """Name the chips that a loss may be not finite of.

@@ -118,7 +118,12 @@ def train(
     job = Fit(
         settings=settings, out=out, mean=mean, std=std, is_continued=not is_new, progress=progress
     )
-    _run(job, network, store, [str(path) for path in paths], model, s2_branch)
+    try:
+        _run(job, network, store, [str(path) for path in paths], model, s2_branch)
+    except ChipError:
+        if not (out / "last.ckpt").exists():
+            (out / "run.json").unlink()  # nothing to continue: other settings may begin here
+        raise
     load_best(network, out)
     checkpoint = Checkpoint.from_module(
         network,

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pyproj
 import pytest
 import xarray as xr
 import zarr
@@ -180,3 +181,78 @@ def test_a_split_may_stand_in_one_store_alone_but_not_in_none(tiles):
     all_but(tiles[1], 1)
     with pytest.raises(ChipError, match="and 1 more' has no validation chip"):
         open_chips(tiles)
+
+
+def beside(path, *, seed, corner=(500_000, 9_000_000), crs=32721, side=352, **spec):
+    """Write a square of 11 x 11 chips whose lower left corner is given."""
+    west, south = corner
+    grid = Grid.from_bounds((west, south, west + 10 * side, south + 10 * side), crs=crs)
+    rng = np.random.default_rng(seed)
+    s2 = rng.random((1, side, side), dtype="float32")
+    cube = xr.Dataset({"s2": (("band", "y", "x"), s2)}, coords={"band": ["B02"], **grid.coords()})
+    codes = rng.choice(np.array(LEGEND.codes, dtype="uint8"), (side, side))
+    labels = xr.DataArray(codes, dims=("y", "x"), coords=grid.coords(), attrs=LEGEND.attrs())
+    return write_chips(cube, labels, path, spec=ChipSpec(size=32, seed=seed, **spec))
+
+
+def distances(chips):
+    """Gap in metres between each training chip and the nearest held-out one, by brute force."""
+    boxes = []
+    for part in chips.parts:
+        left, _, _, top = part.grid.bounds
+        x, y = left + 10.0 * part.col, top - 10.0 * part.row
+        if part.grid.crs.to_epsg() != 32721:
+            to = pyproj.Transformer.from_crs(part.grid.crs, 32721, always_xy=True)
+            x, y = to.transform(x, y)
+        boxes.append(np.stack([x, y], axis=1))
+    corner = np.concatenate(boxes)
+    train, held = corner[chips.split == 0], corner[np.isin(chips.split, (1, 2))]
+    apart = np.abs(train[:, None] - held[None]).max(axis=2) - 320
+    return apart.min(axis=1)
+
+
+def test_tiles_side_by_side_keep_the_buffer_across_their_border(tmp_path, caplog):
+    paths = [
+        beside(tmp_path / "west.zarr", seed=0, buffer=1),
+        beside(tmp_path / "east.zarr", seed=1, corner=(503_520, 9_000_000), buffer=1),
+    ]
+    alone = np.concatenate([open_chips(path).split for path in paths])
+    joined = open_chips(paths)
+    assert distances(joined).min() >= 320
+    lost = joined.split != alone
+    assert lost.any()
+    assert set(alone[lost]) == {0}
+    assert set(joined.split[lost]) == {3}
+    assert (joined.split == 0).sum() > 60
+    assert "training chips of" in caplog.text
+    # What is left out had to be: put back, each breaks the buffer.
+    object.__setattr__(joined, "split", alone)
+    assert (distances(joined)[lost[alone == 0]] < 320).all()
+
+
+def test_the_same_ground_cut_twice_does_not_test_what_it_trains(tmp_path):
+    paths = [beside(tmp_path / f"{seed}.zarr", seed=seed, buffer=0) for seed in (0, 5)]
+    joined = open_chips(paths)
+    assert distances(joined).min() >= 0
+    assert (joined.split == 0).any()
+
+
+def test_stores_in_two_zones_are_compared_on_the_ground(tmp_path):
+    to = pyproj.Transformer.from_crs(32721, 32722, always_xy=True)
+    corner = [round(v, -1) for v in to.transform(500_000, 9_000_000)]
+    paths = [
+        beside(tmp_path / "west.zarr", seed=0, buffer=0),
+        beside(tmp_path / "east.zarr", seed=1, corner=corner, crs=32722, buffer=0),
+    ]
+    alone = np.concatenate([open_chips(path).split for path in paths])
+    joined = open_chips(paths)
+    assert (joined.split != alone).any()
+    assert distances(joined).min() > -40  # boxes of turned squares
+
+
+def test_dealt_cells_share_their_pixels_and_stay(tmp_path):
+    paths = [
+        beside(tmp_path / f"{seed}.zarr", seed=seed, side=96, cell=8, block=1) for seed in (0, 5)
+    ]
+    alone = np.concatenate([open_chips(path).split for path in paths])
+    np.testing.assert_array_equal(open_chips(paths).split, alone)

@@ -374,12 +374,50 @@ def test_labels_that_are_none_or_unknown_far_down_leave_nothing(synthetic_cube, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_codes_of_a_wider_type_are_not_taken_for_others(synthetic_cube, tmp_path):
+    cube = synthetic_cube((101, 170))
+    labels = labels_of(cube).astype("int16")
+    same = open_chips(write_chips(cube, labels_of(cube), tmp_path / "a", spec=SPEC))
+    wide = open_chips(write_chips(cube, labels, tmp_path / "b", spec=SPEC))
+    assert wide.fingerprint == same.fingerprint
+    labels[40, 70] = 256 + 7  # 7 in eight bits, a code of the legend
+    refused(LabelError, r"codes \[263\] that legend 'three'", cube, labels, tmp_path / "c",
+            spec=SPEC)  # fmt: skip
+    labels[40, 70] = -1
+    refused(LabelError, r"codes \[-1\]", cube, labels, tmp_path / "c", spec=SPEC)
+    holes = labels_of(cube).astype("float32").where(labels != -1)
+    refused(LabelError, "labels are float32, expected whole numbers, 255 where", cube, holes,
+            tmp_path / "c", spec=SPEC)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "match"),
+    [
+        ("s2", lambda s2: 1e4 * s2, r"\d+% of the values of 's2' .* above 6.5535, expected refl"),
+        ("s1", lambda s1: 400 + s1, r"100% of the values of 's1' .* above 327.67, expected backsc"),
+    ],
+)
+def test_a_cube_in_other_units_is_refused(synthetic_cube, tmp_path, name, other, match):
+    cube = synthetic_cube((96, 160), months=(6,))
+    cube = cube.assign({name: other(cube[name])})
+    refused(ChipError, match, cube, labels_of(cube), tmp_path / "c", spec=SPEC)
+
+
+def test_glint_is_clipped_and_counted_not_refused(synthetic_cube, tmp_path):
+    cube = synthetic_cube((96, 160), bands=("B02",))
+    bright = cube["s2"].copy(deep=True)
+    bright[:, 3:40, 5:60] = 7.0
+    path = write_chips(cube.assign(s2=bright), labels_of(cube), tmp_path / "c", spec=SPEC)
+    assert zarr.open_group(path, mode="r").attrs["clipped"] >= 37 * 55
+
+
 def test_no_training_pixel_lies_within_a_chip_of_a_test_pixel(synthetic_cube, tmp_path):
     cube = synthetic_cube((13 * 32, 11 * 32), bands=("B02",))
     spec = ChipSpec(size=32, buffer=1)
     store = open_chips(write_chips(cube, labels_of(cube), tmp_path / "c", spec=spec))
     train, test = (store.mask(name, store.grid.shape) for name in ("train", "test"))
     assert train.any()
+    assert test.any()
     near = np.zeros_like(test)
     for row, col in np.argwhere(test):
         near[max(row - 32, 0) : row + 33, max(col - 32, 0) : col + 33] = True

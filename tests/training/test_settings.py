@@ -246,8 +246,8 @@ def test_a_loss_that_is_not_finite_names_the_chip_whose_values_are_not(
 
 
 def test_of_many_suspects_three_are_named(store, tmp_path):
-    with pytest.raises(ChipError, match=r"became (nan|inf) .*; .*; .*; and 5 more: lower"):
-        run(store, tmp_path / "r", learning_rate=1e30, batch=8)
+    with pytest.raises(ChipError, match=r"became (nan|inf) .*; .*; .*; and 1 more: lower"):
+        run(store, tmp_path / "r", learning_rate=1e30, batch=4)
 
 
 def test_a_class_without_a_training_pixel_is_named_and_training_goes_on(tmp_path, caplog):

@@ -173,6 +173,27 @@ def test_a_loss_that_is_not_finite_stops_in_one_line(store, tmp_path):
     assert not (tmp_path / "r" / "checkpoint").exists()
 
 
+def test_a_validation_loss_that_is_not_finite_stops_the_run_with_the_chip(store, tmp_path):
+    chips = open_chips(store)
+    # One step: the loss before it is finite, the weights after it are not.
+    steps = len(chips.indices("train"))
+    with pytest.raises(ChipError, match="the validation loss became nan in epoch 0") as caught:
+        run(store, tmp_path / "r", learning_rate=1e30, batch=steps)
+    message = str(caught.value)
+    assert chips.origin(int(chips.indices("validation")[0])) in message
+    assert "\n" not in message
+
+
+def test_a_run_whose_first_epoch_failed_leaves_its_folder_free(store, tmp_path):
+    with pytest.raises(ChipError, match="lower the learning rate"):
+        run(store, tmp_path / "r", learning_rate=1e30)
+    run(store, tmp_path / "r", epochs=1)
+    run(store, tmp_path / "straight", epochs=1)
+    card, metric = "run.json", "metrics.csv"
+    for name in (card, metric):
+        assert (tmp_path / "r" / name).read_text() == (tmp_path / "straight" / name).read_text()
+
+
 def test_two_branches_need_radar_chips(store, tmp_path):
     with pytest.raises(ConfigError, match="deepforest-2b needs Sentinel-1") as caught:
         run(store, tmp_path / "r", model="deepforest-2b")
