@@ -196,7 +196,7 @@ class Crosswalk:
             more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
             raise LabelError(
                 f"label codes {unknown[:NAMED]}{more} are not in {self.source}; known are "
-                f"{sorted(self.mapping)}. Name the collection the raster comes from."
+                f"{sorted(self.mapping)}: name the collection or the legend that the raster is of."
             )
         targets = np.array([self.mapping[int(c)] for c in present], dtype="uint8")
         return targets[np.searchsorted(present, codes)]

@@ -118,6 +118,11 @@ def _require_strata(counts: np.ndarray, mapped: np.ndarray) -> None:
         )
     if not (np.isfinite(counts) & (counts >= 0)).all():
         raise ConfigError("sample counts must be 0 or more, and finite.")
+    if (counts != np.rint(counts)).any():
+        raise ConfigError(
+            f"sample counts hold {counts[counts != np.rint(counts)].flat[0]:.6g}, expected whole "
+            "numbers: pass the units of each pair of classes, not their shares."
+        )
     require_areas(mapped)
     if empty := np.flatnonzero((mapped > 0) & (counts.sum(axis=1) == 0)).tolist():
         raise ConfigError(f"map classes at positions {empty} have area but no sample unit.")

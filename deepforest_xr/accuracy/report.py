@@ -265,7 +265,8 @@ def _plain(value: float) -> str:
 
 
 def _interval(value: float, half_width: float, text: Callable[[float], str]) -> str:
-    return f"{text(value)} ± {text(half_width)}"
+    # Of what is not known, a width of 0 would claim to be.
+    return f"{text(value)} ± {text(math.nan if math.isnan(value) else half_width)}"
 
 
 def _number(value: float) -> float | None:

@@ -177,3 +177,5 @@ def test_strata_that_cannot_be_used_are_refused():
     assert single.overall_accuracy == pytest.approx((10 + 20 * 0.75) / 30)
     with pytest.raises(ConfigError, match="counts must be 0 or more"):
         area_adjusted(np.array([[3, -1], [3, 9]]), [10, 20])
+    with pytest.raises(ConfigError, match=r"hold 0\.3, expected whole numbers: pass the units"):
+        area_adjusted(np.array([[0.3, 0.1], [0.2, 0.4]]), [10, 20])

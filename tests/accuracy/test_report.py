@@ -99,6 +99,14 @@ def test_kappa_is_left_out_unless_asked_for(full, make):
         assert json.loads(report.to_json(with_kappa=True))["kappa"] == pytest.approx(kappa(counts))
 
 
+def test_a_class_that_was_not_mapped_has_a_dash_and_no_width():
+    counts = np.diag([0, 20, 20, 20])
+    area = area_adjusted(counts, [0, *HECTARES[1:]])
+    report = Report(counts, CHANGE, Scores.from_confusion(area.proportion, CHANGE.codes), area=area)
+    row = next(r for r in report.to_markdown().splitlines() if "± –" in r)  # noqa: RUF001
+    assert "– ± 0" not in row  # noqa: RUF001
+
+
 def test_a_single_unit_in_a_class_has_a_dash_for_an_interval():
     counts = np.diag([1, 20, 20, 20])
     area = area_adjusted(counts, HECTARES)

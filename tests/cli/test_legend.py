@@ -1,7 +1,10 @@
 """``deepforest-xr legend``: what it prints is what the legends hold."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from rich.color import Color
@@ -43,6 +46,16 @@ def test_every_code_has_a_row_with_both_names_its_colour_and_its_class(shown, co
         row = [str(known.code), known.english, known.portuguese, known.color]
         row.append("-" if target is None else f"{known.target} {target}")
         assert [cell for cell in row if cell] in rows
+
+
+def test_a_class_is_one_line_in_a_pipe():
+    words = [sys.executable, "-m", "deepforest_xr.cli", "legend", "show", "--collection", "8"]
+    environment = os.environ | {"COLUMNS": "40"}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    _, head, *rows, last = done.stdout.splitlines()
+    assert head.split()[:1] == ["code"]
+    assert len(rows) == len(mapbiomas_classes(8))
+    assert last.startswith("class: of legend")
 
 
 def test_parts_of_a_class_are_indented_by_their_level(shown):
