@@ -162,11 +162,13 @@ def _summary(done):
             if not pairs:
                 continue
             lost = [_experiment(a) for a, b in pairs if a.overall < b.overall]
-            f1 = sum(a.macro_f1 < b.macro_f1 for a, b in pairs)
-            lines.append([method, baseline, len(pairs), len(lost), f1, "; ".join(lost) or DASH])
+            f1 = [_experiment(a) for a, b in pairs if a.macro_f1 < b.macro_f1]
+            named = ("; ".join(where) or DASH for where in (lost, f1))
+            lines.append([method, baseline, len(pairs), len(lost), len(f1), *named])
     if not lines:
         return "No network has been trained yet."
-    head = ["network", "beside", "experiments", "lower OA", "lower macro F1", "lower OA in"]
+    head = ["network", "beside", "experiments", "lower OA", "lower macro F1"]
+    head += ["lower OA in", "lower macro F1 in"]
     return table(head, lines) + _radar(done)
 
 
