@@ -4,7 +4,9 @@ import errno
 import json
 import subprocess
 import sys
+import tracemalloc
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -479,3 +481,30 @@ def test_chips_know_the_grid_they_were_cut_from(synthetic_cube, tmp_path):
     cube = synthetic_cube((96, 160))
     store = open_chips(write_chips(cube, labels_of(cube), tmp_path / "c.zarr", spec=SPEC))
     assert store.grid == Grid.of(cube)
+
+
+@pytest.mark.parametrize("cell", [None, 32])
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch, cell):
+    monkeypatch.setattr("deepforest_xr.chips.write.SHARD_BYTES", 200_000)  # less than both areas
+
+    def peak(rows):
+        grid = Grid.from_bounds((500_000, 9e6, 500_000 + 10 * 224, 9e6 + 10 * rows), crs=32721)
+        seeds = da.random.RandomState(3)
+        s2 = seeds.random_sample((4, rows, 224), chunks=(4, 32, 224)).astype("float32")
+        cube = xr.Dataset(
+            {"s2": (("band", "y", "x"), s2)},
+            coords={"band": ["B02", "B03", "B04", "B08"], **grid.coords()},
+        )
+        codes = seeds.choice(LEGEND.codes, (rows, 224), chunks=(32, 224)).astype("uint8")
+        labels = xr.DataArray(codes, dims=("y", "x"), coords=grid.coords(), attrs=LEGEND.attrs())
+        spec = ChipSpec(size=32, block=1, buffer=0, cell=cell)
+        with dask.config.set(scheduler="synchronous"):
+            tracemalloc.start()
+            write_chips(cube, labels, tmp_path / f"{rows}", spec=spec)
+            reached = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return reached
+
+    peak(64)  # what is imported and kept once
+    small, large = peak(512), peak(2048)
+    assert large - small < 1.5e6  # of 7.3 MB in the cube
