@@ -65,6 +65,8 @@ def keep_apart(parts: tuple[Store, ...]) -> NDArray[np.int32]:
 def _neighbours(parts: tuple[Store, ...]) -> Iterator[tuple[int, int]]:
     """Give the pairs of stores whose chips may be near, both ways."""
     dealt = [n for n, part in enumerate(parts) if part.attrs.get("cell") is None]
+    if len(dealt) < 2:
+        return
     around = np.array([_footprint(parts[n]) for n in dealt], dtype=object)
     pairs = shapely.STRtree(around).query(around, predicate="intersects")
     for ours, theirs in pairs.T:
