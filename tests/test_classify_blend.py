@@ -11,9 +11,9 @@ import deepforest_xr as dfx
 from deepforest_xr.classify.blend import blended, extended_sizes, pieces
 from deepforest_xr.errors import ConfigError
 
-from .test_classify import BANDS, checkpoint_of, differing, narrow
+from .test_classify import BANDS, checkpoint_of, differing
 
-__all__ = ["narrow"]
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,9 @@ from deepforest_xr.classify import predict
 from deepforest_xr.classify.predict import Predictor, Tile
 from deepforest_xr.errors import ModelError
 
-from .test_classify import BANDS, checkpoint_of, differing, narrow  # noqa: F401
+from .test_classify import BANDS, checkpoint_of, differing
+
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.fixture

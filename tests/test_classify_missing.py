@@ -7,9 +7,9 @@ import xarray as xr
 import deepforest_xr as dfx
 from deepforest_xr.grid import Grid
 
-from .test_classify import BANDS, LEGEND, narrow
+from .test_classify import BANDS, LEGEND
 
-__all__ = ["narrow"]
+pytestmark = pytest.mark.usefixtures("narrow")
 
 MONTHS = (6, 7, 8)
 

@@ -10,9 +10,9 @@ import deepforest_xr as dfx
 from deepforest_xr.classify.workers import require_resources, share_cores
 from deepforest_xr.errors import ModelError
 
-from .test_classify import BANDS, checkpoint_of, narrow
+from .test_classify import BANDS, checkpoint_of
 
-__all__ = ["narrow"]
+pytestmark = pytest.mark.usefixtures("narrow")
 
 LOCAL = {"dashboard": False, "host": "127.0.0.1"}
 

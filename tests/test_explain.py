@@ -17,11 +17,13 @@ from deepforest_xr.classify.cost import forward_cost, on_meta
 from deepforest_xr.errors import BandMismatchError, ConfigError, NoModelError
 from deepforest_xr.testing import no_compute
 
-from .test_classify import BANDS, checkpoint_of, narrow  # noqa: F401
+from .test_classify import BANDS, checkpoint_of
+
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.fixture(scope="module")
-def model(narrow):  # noqa: F811
+def model(narrow):
     return checkpoint_of()
 
 

@@ -489,8 +489,10 @@ def test_statistics_of_several_stores_are_those_of_all_their_training_chips(stor
     chips = open_chips([store, sharded])
     mean, std = statistics(chips)
     np.testing.assert_allclose((mean, std), statistics(open_chips(store)), rtol=1e-12)
-    split = zarr.open_group(sharded, mode="a")["split"]
-    split[:] = np.where(split[:] == 0, 3, 0)
+    root = zarr.open_group(sharded, mode="a")
+    root["split"][:] = np.where(root["split"][:] == 0, 3, 0)
+    a, b, west, *others = root.attrs["transform"]
+    root.attrs["transform"] = [a, b, west + 50_000, *others]  # on other ground
     mean, _ = statistics(open_chips([store, sharded]))
     # Together the two train on every chip once.
     every = np.stack([open_chips(store).read(chip)["s2"] for chip in range(15)])
