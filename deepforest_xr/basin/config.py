@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PRICES = ("seconds_per_megapixel", "price_per_hour", "currency")
+COARSEST_DEGREES = 0.1
+"""A pixel of a geographic grid; above it, metres were meant."""
+
 PLACES = ("aoi", "source", "model", "out")
 PATHS = ("aoi", "model")
 CUBE_OPTIONS = (
@@ -129,7 +132,7 @@ class BasinConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}={value} is not positive.")
-        parse_crs(self.crs)
+        _require_degrees(self.crs, self.resolution)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> BasinConfig:
@@ -196,6 +199,14 @@ class BasinConfig:
     def cube_options(self) -> dict[str, Any]:
         """Give what is passed to `open_cube` as it is."""
         return {k: v for k in CUBE_OPTIONS if (v := getattr(self, k)) is not None}
+
+
+def _require_degrees(crs: str, resolution: float) -> None:
+    if parse_crs(crs).is_geographic and resolution > COARSEST_DEGREES:
+        raise ConfigError(
+            f"resolution={resolution:g} is in degrees with crs={crs!r}: give about 0.00009 for "
+            "10 m."
+        )
 
 
 def _require_multiple(name: str, value: int, least: int) -> None:

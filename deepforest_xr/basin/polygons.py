@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepforest_xr.basin.tiling import polygons_in
 from deepforest_xr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ def _parts(layer: PolygonLayer) -> list[tuple[str, BaseGeometry]]:
     crs = str((found.get("crs") or {}).get("properties", {}).get("name", DEGREES[0]))
     if not crs.endswith(DEGREES):
         raise ConfigError(f"polygons={str(path)!r} are in {crs}: reproject them to EPSG:4326.")
-    kinds = {"Polygon", "MultiPolygon"}
-    return [(_name(p, layer), geometry) for p, geometry in shapes if geometry.geom_type in kinds]
+    return [(_name(p, layer), polygon) for p, found in shapes for polygon in polygons_in(found)]
 
 
 def _name(properties: dict[str, Any], layer: PolygonLayer) -> str:

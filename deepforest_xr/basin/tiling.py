@@ -149,8 +149,7 @@ def read_area(path: str | Path) -> BaseGeometry:
             raise ConfigError(
                 f"aoi={str(path)!r} is not GeoJSON: {' '.join(str(e).split())}."
             ) from e
-    polygons = [g for g in geometries if g.geom_type in {"Polygon", "MultiPolygon"}]
-    area = shapely.union_all([shapely.make_valid(g) for g in polygons])
+    area = shapely.union_all([p for g in geometries for p in polygons_in(shapely.make_valid(g))])
     if area.is_empty or area.area == 0:
         raise ConfigError(f"aoi={str(path)!r} holds no polygon: a basin is an area.")
     west, south, east, north = area.bounds
@@ -162,6 +161,15 @@ def read_area(path: str | Path) -> BaseGeometry:
     return area
 
 
+def polygons_in(geometry: BaseGeometry) -> list[BaseGeometry]:
+    """Give the polygons of a geometry, those inside collections too."""
+    import shapely
+
+    if geometry.geom_type == "GeometryCollection":
+        return [p for part in shapely.get_parts(geometry) for p in polygons_in(part)]
+    return [geometry] if geometry.geom_type in {"Polygon", "MultiPolygon"} else []
+
+
 def on_crs(area: BaseGeometry, crs: Any) -> BaseGeometry:
     """Project an area from degrees, its edges curved as they are on the map."""
     import shapely
@@ -171,7 +179,7 @@ def on_crs(area: BaseGeometry, crs: Any) -> BaseGeometry:
 
 def _geometries(found: dict[str, Any]) -> list[dict[str, Any]]:
     if found["type"] == "FeatureCollection":
-        return [feature["geometry"] for feature in found["features"]]
+        return [f["geometry"] for f in found["features"] if f["geometry"] is not None]
     return [found["geometry"] if found["type"] == "Feature" else found]
 
 

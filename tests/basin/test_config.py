@@ -60,6 +60,7 @@ def test_places_and_prices_decide_no_pixel():
         ({"device": "tpu"}, "'auto', 'cpu' or 'cuda'"),
         ({"crs": "EPSG:1"}, "unknown"),
         ({"resolution": 0.0}, "not positive"),
+        ({"crs": "EPSG:4326"}, "resolution=10 is in degrees with crs='EPSG:4326': give about"),
         ({"out": ""}, "out is empty"),
     ],
 )

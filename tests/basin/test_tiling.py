@@ -89,6 +89,23 @@ def test_all_kinds_of_geojson_are_read(tmp_path, kind):
     assert read_area(path).equals(box)
 
 
+def test_polygons_in_collections_count_and_features_without_a_place_do_not(tmp_path):
+    west, east = shapely.box(-60, -5, -59, -4), shapely.box(-50, -5, -49, -4)
+    bow = shapely.Polygon([(-40, 0), (-39, 1), (-39, 0), (-40, 1)])  # crosses itself
+    parts = [
+        shapely.GeometryCollection([shapely.Point(0, 0), shapely.GeometryCollection([west])]),
+        east,
+        bow,
+    ]
+    features = [{"type": "Feature", "properties": {}, "geometry": mapping(g)} for g in parts]
+    features.append({"type": "Feature", "properties": {}, "geometry": None})
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    area = read_area(path)
+    assert area.area == pytest.approx(1 + 1 + 0.5)
+    assert area.geom_type == "MultiPolygon"
+
+
 def test_a_geopackage_of_any_crs_is_read(tmp_path):
     geopandas = pytest.importorskip("geopandas")
     pytest.importorskip("pyogrio")
