@@ -1,15 +1,15 @@
 """Who does which tile, and what became of it: small objects that are put once.
 
-    attempts/<tile>/<n>.json            claim n of a tile: whose, and how many attempts that
-                                        runner grants; its age is its heartbeat
+    attempts/<tile>/<n>.json            claim n of a tile: whose, its lease, and how many attempts
+                                        that runner grants; its age is its heartbeat
     attempts/<tile>/<n>.failed.json     claim n ended in an error
     attempts/<tile>/<n>.released.json   claim n was given back, and does not count
     done/<tile>.json                    the tile is finished; written last
 
 A claim is made with a conditional put, so that of all runners one has it. It is live until it
-fails, is released, or has not been refreshed for `lease` seconds; then whoever makes claim
-n + 1 has the tile, and the owner of claim n drops it when it sees that. Ages are differences
-of two times that the store itself has put down: no clock of a runner is asked.
+fails, is released, or has not been refreshed for the seconds of its own lease; then whoever
+makes claim n + 1 has the tile, and the owner of claim n drops it when it sees that. Ages are
+differences of two times that the store itself has put down: no clock of a runner is asked.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from deepforest_xr.errors import ConfigError, LostLeaseError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import timedelta
 
     from deepforest_xr.basin.store import Objects
 
@@ -98,7 +99,8 @@ class Ledger:
     """The ledger of a basin, as one runner sees it.
 
     Without `max_attempts` a tile is set aside after as many attempts as that runner grants whose
-    claim was put last: who only looks then tells what the runner tells.
+    claim was put last: who only looks then tells what the runner tells. The card of a claim is
+    read once a beat of `lease` is missing, without `lease` always.
     """
 
     def __init__(
@@ -106,18 +108,20 @@ class Ledger:
         objects: Objects,
         *,
         owner: Owner | None = None,
-        lease: float = LEASE_SECONDS,
+        lease: float | None = None,
         max_attempts: int | None = None,
     ) -> None:
-        if lease <= 0 or (max_attempts is not None and max_attempts < 1):
+        if (lease is not None and lease <= 0) or (max_attempts is not None and max_attempts < 1):
             raise ConfigError(
                 f"lease={lease}, max_attempts={max_attempts}: expected a positive number of "
                 "seconds, and one attempt or more."
             )
         self.objects = objects
         self.owner = owner or this_owner()
-        self.lease = lease
+        self.lease = LEASE_SECONDS if lease is None else lease
         self.max_attempts = max_attempts
+        self._patience = 0.0 if lease is None else lease / BEATS_PER_LEASE
+        self._leases: dict[str, float] = {}
 
     def now(self) -> datetime:
         """Ask the store what time it is: put an object and read when that was."""
@@ -176,6 +180,7 @@ class Ledger:
         card = {
             "owner": self.owner.card(),
             "started": datetime.now(UTC).isoformat(),
+            "lease": self.lease,
             "max_attempts": self._limit,
         }
         lease = Lease(state.tile, state.last + 1, json.dumps(card).encode())
@@ -311,11 +316,11 @@ class Ledger:
         released = {n for n, ends in claims.items() if ".released" in ends}
         failed = tuple(sorted(n for n, ends in claims.items() if ".failed" in ends))
         heard = claims[last].get("") if last else None
-        open_ = heard is not None and last not in released and last not in failed
-        is_stale = heard is not None and (now - heard).total_seconds() > self.lease
-        live = open_ and not is_stale
+        live, status = False, "waiting"
+        if heard is not None and last not in released and last not in failed:
+            live = done is not None or not self._is_silent(tile, last, now - heard)
+            status = "stale"
         used = len(claims.keys() - released) - live
-        status = "stale" if open_ else "waiting"
         if done is not None:
             status = "done"
         elif live:
@@ -338,4 +343,15 @@ class Ledger:
         if state.modified is None:
             return True  # known to be gone, whatever its age
         heard = self.objects.modified(f"attempts/{state.tile}/{state.last}.json")
-        return heard is not None and (self.now() - heard).total_seconds() > self.lease
+        return heard is not None and self._is_silent(state.tile, state.last, self.now() - heard)
+
+    def _is_silent(self, tile: str, number: int, age: timedelta) -> bool:
+        """Tell whether a claim of that age has outlived its own lease."""
+        seconds = age.total_seconds()
+        if seconds <= self._patience:
+            return False
+        key = f"attempts/{tile}/{number}.json"
+        if key not in self._leases:
+            card = json.loads(self.objects.get(key) or b"{}")
+            self._leases[key] = float(card.get("lease", self.lease))
+        return seconds > self._leases[key]

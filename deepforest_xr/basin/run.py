@@ -141,7 +141,8 @@ def run_basin(
     max_attempts : int
         Attempts that may fail or be abandoned before a tile is set aside.
     lease : float
-        Seconds after which a runner that was not heard of has lost its tile.
+        Seconds after which this runner, if it is not heard of, has lost its tile; runners of
+        one plan may have different ones.
     model : str, optional
         Folder of the checkpoint here, if it is not where it was when the basin was planned.
     stop : threading.Event, optional

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepforest_xr.atomic import staged
-from deepforest_xr.basin.ledger import LEASE_SECONDS, STATUSES, Ledger, TileState
+from deepforest_xr.basin.ledger import STATUSES, Ledger, TileState
 from deepforest_xr.basin.run import told
 from deepforest_xr.errors import ConfigError, MissingExtraError
 
@@ -101,17 +101,13 @@ class Status:
         return draw_tiles(self.plan, states, path, overwrite=overwrite)
 
 
-def basin_status(
-    plan: Plan, *, lease: float = LEASE_SECONDS, max_attempts: int | None = None
-) -> Status:
+def basin_status(plan: Plan, *, max_attempts: int | None = None) -> Status:
     """Look at the ledger of a basin.
 
     Parameters
     ----------
     plan : Plan
         From `open_plan`.
-    lease : float
-        As in `run_basin`: decides what is stale.
     max_attempts : int, optional
         Decides what is set aside; default: what the runner was given that took a tile last.
 
@@ -120,7 +116,7 @@ def basin_status(
     StoreError
         If the store does not answer.
     """
-    ledger = Ledger(plan.open(), lease=lease, max_attempts=max_attempts)
+    ledger = Ledger(plan.open(), max_attempts=max_attempts)
     try:
         states = ledger.states(tile.id for tile in plan.tiles)
         unlucky = [s for s in states.values() if s.attempts and s.status != "done"]

@@ -30,10 +30,6 @@ SET_ASIDE = 42
 TRY_AGAIN = 75
 
 Out = Annotated[str, typer.Argument(help="Folder or URL (s3://bucket/prefix) of the basin.")]
-Lease = Annotated[
-    float, typer.Option(help="Seconds without a word after which a runner has lost its tile.")
-]
-
 app = typer.Typer(
     help="The map of a whole basin, tile by tile: plan it, run it, look at it, run it again.",
     no_args_is_help=True,
@@ -84,7 +80,10 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(help="Tiles at once in this process.")] = 1,
     max_attempts: Annotated[int, typer.Option(help="Attempts before a tile is set aside.")] = 3,
-    lease: Lease = 600.0,
+    lease: Annotated[
+        float,
+        typer.Option(help="Seconds without a word after which this runner has lost its tile."),
+    ] = 600.0,
     model: Annotated[
         str | None, typer.Option(help="Folder of the checkpoint here, if it was elsewhere.")
     ] = None,
@@ -125,7 +124,6 @@ def status(
         int | None,
         typer.Option(help="Attempts before a tile is set aside; default: as the last run."),
     ] = None,
-    lease: Lease = 600.0,
     overwrite: Overwrite = False,
 ) -> None:
     """Print how far a basin is, from its ledger.
@@ -136,7 +134,7 @@ def status(
     from deepforest_xr.basin import basin_status, open_plan
 
     require_free([map_, tiles], overwrite=overwrite)
-    found = basin_status(open_plan(out), lease=lease, max_attempts=max_attempts)
+    found = basin_status(open_plan(out), max_attempts=max_attempts)
     say(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
     if map_ is not None:
         found.write_picture(map_, overwrite=overwrite)

@@ -28,9 +28,8 @@ TILES = ("a", "b")
 ATTEMPTS = 3
 
 
-def runner(objects, name, *, host="elsewhere"):
-    owner = Owner(name, host, 7)
-    return Ledger(objects, owner=owner, lease=LEASE, max_attempts=ATTEMPTS)
+def runner(objects, name, *, lease=LEASE):
+    return Ledger(objects, owner=Owner(name, "elsewhere", 7), lease=lease, max_attempts=ATTEMPTS)
 
 
 @pytest.fixture
@@ -55,10 +54,14 @@ def state(ledger, tile="a"):
 class Runners(RuleBasedStateMachine):
     """Three runners and a clock, beside a model of what has happened in plain lists."""
 
+    leases = (40.0, LEASE, 450.0)
+
     def __init__(self):
         super().__init__()
         self.store = Clocked()
-        self.runners = [runner(memory(self.store), str(n)) for n in range(3)]
+        self.runners = [
+            runner(memory(self.store), str(n), lease=lease) for n, lease in enumerate(self.leases)
+        ]
         self.known = {}
         # Of each tile: [owner, number, last beat, how it ended] of every claim that was made.
         self.claims = {tile: [] for tile in TILES}
@@ -71,7 +74,7 @@ class Runners(RuleBasedStateMachine):
         if self.done[tile] or not claims:
             return None
         last = claims[-1]
-        fresh = self.store.seconds - last["beat"] <= LEASE
+        fresh = self.store.seconds - last["beat"] <= self.leases[last["who"]]
         return last if last["end"] is None and fresh else None
 
     def used(self, tile):
@@ -139,7 +142,11 @@ class Runners(RuleBasedStateMachine):
 
     @invariant()
     def the_ledger_says_what_happened(self):
-        states = self.runners[0].states(TILES)
+        self.is_told_by(self.runners[0])
+        self.is_told_by(Ledger(memory(self.store), max_attempts=ATTEMPTS))
+
+    def is_told_by(self, ledger):
+        states = ledger.states(TILES)
         for tile in TILES:
             live, found = self.live(tile), states[tile]
             assert self.done[tile] <= 1
@@ -191,6 +198,21 @@ def test_a_stale_claim_is_taken_over_and_its_owner_drops_the_tile(store, one, ot
     one.fail(lease, ValueError("late"), transient=False)
     assert not store.inner.list("attempts/a/1.failed.json").collect()
     assert state(one).attempts == 1
+
+
+@pytest.mark.parametrize(("own", "others"), [(LEASE, 10 * LEASE), (10 * LEASE, LEASE)])
+def test_a_claim_lives_as_long_as_its_own_runner_granted(store, own, others):
+    owner, impatient = (runner(memory(store), str(n), lease=n) for n in (own, others))
+    lease = owner.claim(state(owner))
+    looks = Ledger(memory(store), max_attempts=ATTEMPTS)
+    store.seconds += own
+    assert {state(one).status for one in (impatient, looks)} == {"running"}
+    assert impatient.claim(dataclasses.replace(state(impatient), status="stale")) is None
+    assert owner.holds(lease)
+    store.seconds += 1
+    assert state(looks).status == "stale"
+    store.seconds += others
+    assert impatient.claim(state(impatient)).number == 2
 
 
 def test_a_claim_heard_of_since_the_listing_is_left_alone(store, one, other):
