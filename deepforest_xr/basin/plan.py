@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from deepforest_xr.models import Checkpoint
 
 log = logging.getLogger(__name__)
+
+COVERED = 0.999
+"""Share of a tile below which scenes leave a gap; footprints have straight edges in degrees."""
 
 PACKAGES = ("deepforest-xr", "dask", "numpy", "rasterio", "stackstac", "torch", "xarray", "zarr")
 
@@ -252,7 +256,7 @@ def _assemble(
 
 
 def _gaps(scenes: Mapping[str, Scenes]) -> list[str]:
-    """Say which tiles cannot be mapped, and which months of Sentinel-1 are filled."""
+    """Say which tiles cannot be mapped whole, and which months of Sentinel-1 are filled."""
     lines = []
     for why in sorted({s.why_empty for s in scenes.values()} - {""}):
         tiles = [tile for tile, s in scenes.items() if s.why_empty == why]
@@ -263,7 +267,21 @@ def _gaps(scenes: Mapping[str, Scenes]) -> list[str]:
             f"{len(tiles)} of {len(scenes)} tiles have no Sentinel-1 scene in month {number}, "
             f"which is filled from its neighbours: {_some(tiles)}"
         )
+    for mission in sorted({name for s in scenes.values() for name, _ in s.covered}):
+        shares = {tile: dict(s.covered).get(mission, 1.0) for tile, s in scenes.items()}
+        tiles = sorted((t for t in shares if shares[t] < COVERED), key=lambda t: shares[t])
+        if tiles:
+            told = [f"{t} to {_percent(shares[t])}" for t in tiles]
+            lines.append(
+                f"{len(tiles)} of {len(scenes)} tiles are covered by {mission} scenes in part: "
+                f"{_some(told)}"
+            )
     return lines
+
+
+def _percent(share: float) -> str:
+    """Of what is not whole: never 100 %."""
+    return f"{math.floor(1000 * share) / 10:.1f} %"
 
 
 def _some(names: list[str]) -> str:

@@ -63,6 +63,9 @@ class Scenes:
     bytes_read: int
     """Of the tile's window in all bands of all scenes, uncompressed; an estimate by boxes."""
 
+    covered: tuple[tuple[str, float], ...]
+    """Share of the tile, without its halo, that the footprints of a mission cover together."""
+
 
 class Pool:
     """All scenes of a basin, found by place."""
@@ -71,10 +74,7 @@ class Pool:
         import shapely
 
         self.items = [item for item in items if sensor(item)]
-        boxes = [flat(i.bbox) if i.bbox else (-180.0, -90.0, 180.0, 90.0) for i in self.items]
-        # A box across the antimeridian may be anywhere along a parallel.
-        around = [(-180.0, s, 180.0, n) if w > e else (w, s, e, n) for w, s, e, n in boxes]
-        self.tree: STRtree = shapely.STRtree([shapely.box(*box) for box in around])
+        self.tree: STRtree = shapely.STRtree([_box(item) for item in self.items])
 
     def of(self, tiling: Tiling, tile: Tile, wanted: Wanted) -> Scenes:
         """Choose the scenes of a tile and of the halo around it, as `open_cube` would."""
@@ -87,13 +87,13 @@ class Pool:
         optical = [i for i in here if sensor(i) == "sentinel-2"]
         optical = reaching(optical, wanted.bands, grid)
         if not optical:
-            return Scenes((), "no Sentinel-2 scene", (), 0)
+            return Scenes((), "no Sentinel-2 scene", (), 0, ())
         radar: list[pystac.Item] = []
         if wanted.months:
             with suppress(NoItemsError):
                 radar = radar_items(here, wanted.months, wanted.orbit, grid)
             if not radar:
-                return Scenes((), "no Sentinel-1 scene", (), 0)
+                return Scenes((), "no Sentinel-1 scene", (), 0, ())
         seen = {month(item) for item in radar}
         outline = tiling.outline(tile, wanted.halo)
         chosen = (*optical, *radar)
@@ -102,7 +102,32 @@ class Pool:
             "",
             tuple(m for m in wanted.months if m not in seen),
             sum(_bytes_of(item, outline, grid, wanted) for item in chosen),
+            tuple(
+                (name, _covered(tiling.outline(tile), found))
+                for name, found in (("Sentinel-2", optical), ("Sentinel-1", radar))
+                if found
+            ),
         )
+
+
+def _covered(outline: Any, items: Sequence[pystac.Item]) -> float:
+    """Share of an outline in degrees that footprints cover; a box where there is no geometry."""
+    import shapely
+    from shapely.geometry import shape
+
+    footprints = [shape(i.geometry) if i.geometry else _box(i) for i in items]
+    union = shapely.union_all(shapely.make_valid(footprints))
+    return float(shapely.intersection(outline, union).area / outline.area)
+
+
+def _box(item: pystac.Item) -> Any:
+    """Where a scene may be, in degrees; across the antimeridian anywhere along a parallel."""
+    import shapely
+
+    west, south, east, north = flat(item.bbox) if item.bbox else (-180.0, -90.0, 180.0, 90.0)
+    return shapely.box(
+        *((-180.0, south, 180.0, north) if west > east else (west, south, east, north))
+    )
 
 
 def _bytes_of(item: pystac.Item, outline: Any, grid: Grid, wanted: Wanted) -> int:

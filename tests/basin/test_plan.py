@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
+import pyproj
 import pytest
+import shapely
 import xarray as xr
+from shapely.geometry import shape
 
 from deepforest_xr import classify, open_cube
 from deepforest_xr.basin import open_plan, plan_basin
@@ -159,6 +163,25 @@ def test_tiles_without_scenes_are_told(config, scene, tmp_path):
     with pytest.raises(NoItemsError, match="no scene for"):
         plan_basin(config(aoi=str(nowhere), out=str(tmp_path / "none")))
     assert not (tmp_path / "none").exists()
+
+
+def test_tiles_that_scenes_cover_in_part_are_told(plan, scene):
+    """Against counting the pixels whose centre lies in a footprint."""
+    items = [i for i in read_items(scene.items) if i.collection_id == "sentinel-2-l2a"]
+    footprints = [shape(item.geometry) for item in items]
+    to = pyproj.Transformer.from_crs(plan.tiling.grid.crs, "EPSG:4326", always_xy=True)
+    counted = {}
+    for tile in plan.tiles:
+        coords = plan.tiling.grid_of(tile).coords()
+        lon, lat = to.transform(*np.meshgrid(coords["x"], coords["y"]))
+        seen = np.any([shapely.contains_xy(f, lon, lat) for f in footprints], axis=0)
+        counted[tile.id] = 100 * seen.mean()
+    (warning,) = plan.warnings
+    begin, _, shares = warning.partition(": ")
+    assert begin == "3 of 4 tiles are covered by Sentinel-2 scenes in part"
+    told = {tile: float(share) for tile, share in re.findall(r"(\w+) to (\S+) %", shares)}
+    assert list(told) == sorted(told, key=counted.get)
+    assert told == pytest.approx({t: c for t, c in counted.items() if c < 100}, abs=0.5)
 
 
 def test_months_without_radar_are_told(config, monkeypatch):
