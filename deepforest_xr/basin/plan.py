@@ -60,21 +60,25 @@ PACKAGES = ("deepforest-xr", "dask", "numpy", "rasterio", "stackstac", "torch", 
 
 
 def plan_basin(
-    config: BasinConfig | str | Path,
+    config: BasinConfig | str | Path | None = None,
     *,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
 ) -> Plan:
     """Plan a basin: choose and freeze scenes, lay out the empty map, say what it will take.
 
     Parameters
     ----------
-    config : BasinConfig or path
+    config : BasinConfig or path, optional
         What is wanted, or a TOML file of it.
     dry_run : bool
         Write nothing.
     progress : callable (done, total), optional
         Called after each tile.
+    **settings
+        Fields of `BasinConfig`, instead of `config` or in place of its own: ``aoi``, ``source``,
+        ``model``, ``out``, ``year``, ``crs``, ``resolution``, ...
 
     Returns
     -------
@@ -90,7 +94,7 @@ def plan_basin(
     CatalogError, ModelError, StoreError
         As search, the checkpoint and the store say.
     """
-    config = config if isinstance(config, BasinConfig) else BasinConfig.from_toml(config)
+    config = _settled(config, settings)
     area = read_area(config.aoi)
     tiling = cut(area, crs=config.crs, resolution=config.resolution, tile=config.tile)
     checkpoint = load(config.model)
@@ -154,6 +158,17 @@ def software() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
+
+
+def _settled(config: BasinConfig | str | Path | None, settings: dict[str, Any]) -> BasinConfig:
+    """Give one configuration of a file or another one and of keywords, which go first."""
+    if config is not None and not isinstance(config, BasinConfig):
+        config = BasinConfig.from_toml(config)
+    if config is not None and not settings:
+        return config
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+    before = {} if config is None else config.to_mapping()
+    return BasinConfig.from_mapping(before | given, where="plan_basin")
 
 
 def _completed(config: BasinConfig, checkpoint: Checkpoint) -> BasinConfig:

@@ -88,7 +88,7 @@ def run(
         str | None, typer.Option(help="Folder of the checkpoint here, if it was elsewhere.")
     ] = None,
 ) -> None:
-    """Map what is not done; run again to go on after anything.
+    """Map what is not done; run it again (or `resume`) to go on after anything.
 
     Example: `deepforest-xr basin run s3://maps/amazon --shard $JOB_COMPLETION_INDEX/16`
     """
@@ -143,6 +143,7 @@ def status(
             part.write_text(json.dumps(found.geojson()), encoding="utf-8")
 
 
+app.command("resume", help="The same as `run`: what is done stays done.")(run)
 app.command()(finish)
 
 

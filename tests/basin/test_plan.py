@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pyproj
@@ -86,6 +87,18 @@ def test_another_plan_is_refused_and_told_apart(config, plan, tmp_path, change, 
         plan_basin(config(**change))
     assert "\n" not in str(caught.value)
     assert content(tmp_path / "basin", "") == before
+
+
+def test_keywords_are_the_configuration_or_go_before_it(config, plan, tmp_path):
+    given = {k: v for k, v in config().to_mapping().items() if k != "out"}
+    given["model"] = Path(given["model"])
+    assert plan_basin(**given, out=tmp_path / "basin") == plan
+    elsewhere = plan_basin(config(), out=tmp_path / "other")
+    assert (elsewhere.run_id, elsewhere.url) == (plan.run_id, str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="plan_basin: unknown key 'aio'; did you mean 'aoi'"):
+        plan_basin(aio="area.geojson")
+    with pytest.raises(ConfigError, match="'aoi' is missing"):
+        plan_basin()
 
 
 def test_signatures_of_links_make_no_other_plan(config, plan, scene, tmp_path):

@@ -62,7 +62,7 @@ def test_from_a_file_to_a_finished_map(toml, tmp_path, lines):
     assert out == ["1 of 1 tiles are done, 1 of them in this run"]
     code, out, _ = lines("basin", "status", tmp_path / "basin", "--json")
     assert json.loads("\n".join(out))["counts"]["done"] == 1
-    code, out, _ = lines("basin", "run", tmp_path / "basin")
+    code, out, _ = lines("basin", "resume", tmp_path / "basin")
     assert out == ["2 of 2 tiles are done, 1 of them in this run"]
     code, out, _ = lines("basin", "status", tmp_path / "basin", "--map", tmp_path / "states.png")
     assert code == 0
