@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from deepforest_xr.atomic import staged
@@ -13,16 +15,17 @@ from deepforest_xr.basin.run import told
 from deepforest_xr.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from datetime import datetime
+    from collections.abc import Mapping
 
     from deepforest_xr.basin.card import Plan
 
 RECENT = 32
-"""Tiles finished last that the rate is taken from."""
+"""Tiles finished last whose seconds are read: one request each."""
 
 REASONS = 50
 """Tiles whose failures are read, at most: one request each."""
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 COLORS = {
     "done": "#2f7d4f",
@@ -46,17 +49,33 @@ class Status:
     reasons: Mapping[str, list[str]]
     """Why attempts failed, by tile that is not done; of the first 50 tiles."""
 
-    tiles_per_hour: float | None
-    """Of the tiles finished last, None before there are two."""
+    seconds_per_megapixel: float | None
+    """Of one worker, over the tiles finished last; None before there is one. Tiles without
+    scenes are left out. What `BasinConfig` has under this name."""
 
-    hours_left: float | None
-    """For tiles that are neither done nor set aside, at that rate."""
+    hours_of_one: float | None
+    """What one worker would need for the tiles that are neither done nor set aside."""
 
     @property
     def counts(self) -> dict[str, int]:
         """Tiles by status, every status named."""
         found = Counter(state.status for state in self.states.values())
         return {status: found[status] for status in STATUSES}
+
+    @property
+    def tiles_per_hour(self) -> float | None:
+        """With as many at work as now; None if there is nobody, or no tile done yet."""
+        if self.seconds_per_megapixel is None or not self.counts["running"]:
+            return None
+        megapixels = self.plan.tiling.tile**2 / 1e6
+        return self.counts["running"] * 3600 / (self.seconds_per_megapixel * megapixels)
+
+    @property
+    def hours_left(self) -> float | None:
+        """With as many at work as now; None as for the rate."""
+        if self.hours_of_one is None or not self.counts["running"]:
+            return None
+        return self.hours_of_one / self.counts["running"]
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON values."""
@@ -65,6 +84,8 @@ class Status:
             "run_id": self.plan.run_id,
             "tiles": len(self.states),
             "counts": self.counts,
+            "seconds_per_megapixel": self.seconds_per_megapixel,
+            "hours_of_one": self.hours_of_one,
             "tiles_per_hour": self.tiles_per_hour,
             "hours_left": self.hours_left,
             "failures": dict(self.reasons),
@@ -75,13 +96,23 @@ class Status:
         total = max(len(self.states), 1)
         lines = [f"run {self.plan.run_id[:12]} at {self.plan.url}"]
         lines += [f"{s:<10}{n:>7,}  {n / total:6.1%}" for s, n in self.counts.items()]
-        if self.tiles_per_hour is not None:
-            lines.append(f"rate      {self.tiles_per_hour:,.4g} tiles an hour")
-        if self.hours_left is not None:
-            lines.append(f"left      {self.hours_left:,.3g} h at this rate")
+        lines += self._pace()
         for tile, reasons in self.reasons.items():
             lines.append(f"{tile} ({self.states[tile].status}): {'; '.join(reasons)}")
         return "\n".join(lines)
+
+    def _pace(self) -> list[str]:
+        """Say how fast it goes, and how long."""
+        if self.seconds_per_megapixel is None:
+            return []
+        lines = [f"speed     {self.seconds_per_megapixel:,.3g} s a megapixel, of one worker"]
+        if self.hours_left is not None:
+            at_work = self.counts["running"]
+            lines.append(f"rate      {self.tiles_per_hour:,.4g} tiles an hour, {at_work} at work")
+            lines.append(f"left      {self.hours_left:,.3g} h at this rate")
+        elif self.hours_of_one:
+            lines.append(f"left      {self.hours_of_one:,.3g} h of one worker; nobody is at work")
+        return lines
 
     def geojson(self) -> dict[str, Any]:
         """Give the tiles with their status as GeoJSON, in degrees."""
@@ -122,26 +153,30 @@ def basin_status(plan: Plan, *, max_attempts: int | None = None) -> Status:
         unlucky = [s for s in states.values() if s.attempts and s.status != "done"]
         unlucky.sort(key=lambda state: (state.status != "set aside", state.tile))
         reasons = {s.tile: told(ledger.reasons(s), s) for s in unlucky[:REASONS]}
+        seconds = _seconds(plan, ledger, states)
     finally:
         ledger.close()
-    rate = _rate(s.modified for s in states.values() if s.status == "done")
-    left = sum(s.status in {"waiting", "stale", "running"} for s in states.values())
+    left = [s.tile for s in states.values() if s.status in {"waiting", "stale", "running"}]
+    mapped = sum(tile not in plan.empty for tile in left)
     return Status(
         plan=plan,
         states=states,
         reasons=reasons,
-        tiles_per_hour=rate,
-        hours_left=None if rate is None else left / rate,
+        seconds_per_megapixel=None if seconds is None else seconds / plan.tiling.tile**2 * 1e6,
+        hours_of_one=None if seconds is None else mapped * seconds / 3600,
     )
 
 
-def _rate(times: Iterable[datetime | None]) -> float | None:
-    """Tiles an hour over those finished last; None where no time passed between them."""
-    recent = sorted(t for t in times if t is not None)[-RECENT:]
-    if len(recent) < 2:
-        return None
-    seconds = (recent[-1] - recent[0]).total_seconds()
-    return (len(recent) - 1) / seconds * 3600 if seconds > 0 else None
+def _seconds(plan: Plan, ledger: Ledger, states: Mapping[str, TileState]) -> float | None:
+    """Mean seconds that a worker spent on a tile with scenes, over those finished last.
+
+    Times between ends would count a night in which nobody worked.
+    """
+    done = [s for s in states.values() if s.status == "done" and s.tile not in plan.empty]
+    done.sort(key=lambda state: state.modified or _LONG_AGO)
+    records = [ledger.record(state.tile) or {} for state in done[-RECENT:]]
+    seconds = [float(r["seconds"]["tile"]) for r in records if "seconds" in r]
+    return fmean(seconds) if seconds else None
 
 
 def draw_tiles(

@@ -68,7 +68,7 @@ def make_tile(
     ReadError, CatalogError, ModelError, StoreError
         If a scene, the model or the store fails.
     """
-    watch = Watch()
+    watch, begin = Watch(), time.perf_counter()
     failures: list[str] = []
     if tile.id in plan.empty:
         side = plan.tiling.tile
@@ -81,7 +81,10 @@ def make_tile(
         "tile": tile.id,
         "run_id": plan.run_id,
         **_counts(layers["lulc"]),
-        "seconds": {name: round(value, 3) for name, value in watch.seconds.items()},
+        "seconds": {
+            **{name: round(value, 3) for name, value in watch.seconds.items()},
+            "tile": round(time.perf_counter() - begin, 3),
+        },
         "peak_memory": _peak_memory(),
         "items": plan.items.get(tile.id, 0),
         "shards": shards,
