@@ -9,8 +9,9 @@ from deepforest_xr.basin.card import Estimate, Plan
 from deepforest_xr.basin.config import BasinConfig
 from deepforest_xr.basin.finish import Finished, finish_basin
 from deepforest_xr.basin.plan import open_plan, plan_basin
-from deepforest_xr.basin.run import Summary, run_basin
+from deepforest_xr.basin.run import run_basin
 from deepforest_xr.basin.status import Status, basin_status
+from deepforest_xr.basin.summary import Summary
 
 __all__ = [
     "BasinConfig",

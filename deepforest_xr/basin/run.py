@@ -17,7 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from deepforest_xr.basin.ledger import (
 )
 from deepforest_xr.basin.plan import open_plan
 from deepforest_xr.basin.store import may_pass, one_line
+from deepforest_xr.basin.summary import Summary, told
 from deepforest_xr.basin.tile import make_tile
 from deepforest_xr.classify.workers import require_resources, share_cores
 from deepforest_xr.errors import (
@@ -43,7 +44,7 @@ from deepforest_xr.errors import (
 from deepforest_xr.models import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
     from deepforest_xr.basin.card import Plan
     from deepforest_xr.basin.tiling import Tile
@@ -63,41 +64,6 @@ IN_FLIGHT = 2
 
 NOT_THE_TILES_FAULT = (StoreError, ModelError, MissingExtraError, ConfigError)
 """Errors that every tile would meet: they stop the run, and no attempt is counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """How a run ended."""
-
-    tiles: int
-    """Of this runner's share."""
-
-    done: int
-    """Of them finished, by whichever runner."""
-
-    made: int
-    """Tasks that finished a tile in this run."""
-
-    set_aside: Mapping[str, list[str]] = field(default_factory=dict)
-    """Reasons by tile that failed too often."""
-
-    is_interrupted: bool = False
-    """Whether it was stopped before all was done."""
-
-    why: str = ""
-    """Why it was stopped."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every tile of the share is done."""
-        return self.done == self.tiles
-
-    def __str__(self) -> str:
-        lines = [f"{self.done} of {self.tiles} tiles are done, {self.made} of them in this run"]
-        lines += [f"set aside {tile}: {'; '.join(w)}" for tile, w in self.set_aside.items()]
-        if self.is_interrupted:
-            lines.append(f"stopped: {self.why}; run again to go on")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +89,7 @@ def run_basin(
     lease: float = LEASE_SECONDS,
     model: str | None = None,
     stop: threading.Event | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Map the tiles of a plan that are not done.
 
@@ -148,6 +115,8 @@ def run_basin(
     stop : threading.Event, optional
         Once set, tiles in hand are given back and the run ends within a second; threads may
         work on for a while, but write nothing.
+    progress : callable (done, total), optional
+        Called with the tiles of this share that are known to be done, by whichever runner.
 
     Returns
     -------
@@ -173,7 +142,7 @@ def run_basin(
     crew: _Crew = (
         _Threads(plan, ledger, task, workers) if client is None else _Cluster(client, task)
     )
-    return _Runner(plan, tiles, ledger, crew, stop or threading.Event()).run()
+    return _Runner(plan, tiles, ledger, crew, stop or threading.Event(), progress).run()
 
 
 class _Runner:
@@ -186,10 +155,13 @@ class _Runner:
         ledger: Ledger,
         crew: _Crew,
         stop: threading.Event,
+        progress: Callable[[int, int], None] | None,
     ) -> None:
         self.plan, self.ledger, self.crew, self.stop = plan, ledger, crew, stop
+        self.progress = progress or (lambda _done, _total: None)
         self.order = [tile.id for tile in tiles]
         self.made = 0
+        self.done: set[str] = set()
         self.flying: dict[Future[str], str] = {}
         self.states: dict[str, TileState] = {}
         self.free: deque[TileState] = deque()
@@ -228,6 +200,7 @@ class _Runner:
         every = self.ledger.states(tile.id for tile in self.plan.tiles)
         self.is_complete = all(state.status == "done" for state in every.values())
         self.states = {tile: every[tile] for tile in self.order}
+        self._tell(tile for tile in self.order if every[tile].status == "done")
         if not self.flying and not self._is_any("waiting", "stale"):
             running = [s for s in self.states.values() if s.status == "running"]
             self.states |= {s.tile: s for s in self.ledger.abandoned(running)}
@@ -241,6 +214,11 @@ class _Runner:
         ]
         # Those that failed before come last.
         self.free = deque(sorted(free, key=lambda state: state.attempts))
+
+    def _tell(self, done: Iterable[str]) -> None:
+        """Report tiles that are known to be done."""
+        self.done.update(done)
+        self.progress(len(self.done), len(self.order))
 
     def _is_any(self, *statuses: str) -> bool:
         return any(state.status in statuses for state in self.states.values())
@@ -265,10 +243,12 @@ class _Runner:
     def _take_in(self, finished: set[Future[str]]) -> str:
         """Count what has ended; why the run must stop, or ""."""
         for future in finished:
-            self.flying.pop(future)
+            tile = self.flying.pop(future)
             try:
                 end = future.result()
-                self.made += end == "done"
+                if end == "done":
+                    self.made += 1
+                    self._tell([tile])
                 if end == "busy":
                     self.free.clear()  # others are at work here: look where
             except CancelledError:
@@ -452,13 +432,6 @@ def _persistently(make: Callable[[], Any], lease: Lease) -> None:
         else:
             return
     make()
-
-
-def told(reasons: list[dict[str, Any]], state: TileState) -> list[str]:
-    """Say why attempts at a tile came to nothing."""
-    lines = [f"{r['error']}: {r['reason']}" for r in reasons]
-    abandoned = state.attempts - len(state.failed)
-    return [*lines, *([f"{abandoned} x abandoned: its runner died"] if abandoned > 0 else [])]
 
 
 def _share(plan: Plan, shard: tuple[int, int] | None) -> list[Tile]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepforest_xr.atomic import staged
 from deepforest_xr.basin.ledger import STATUSES, Ledger, TileState
-from deepforest_xr.basin.run import told
+from deepforest_xr.basin.summary import told
 from deepforest_xr.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:

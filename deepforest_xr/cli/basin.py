@@ -97,16 +97,18 @@ def run(
     planned = open_plan(out)
     share = _share(shard)
     with _stopped_by_signals() as stop, _client(scheduler) as client:
-        summary = run_basin(
-            planned,
-            client=client,
-            workers=workers,
-            shard=share,
-            max_attempts=max_attempts,
-            lease=lease,
-            model=model,
-            stop=stop,
-        )
+        with bar("Tiles done", in_lines=True) as progress:
+            summary = run_basin(
+                planned,
+                client=client,
+                workers=workers,
+                shard=share,
+                max_attempts=max_attempts,
+                lease=lease,
+                model=model,
+                stop=stop,
+                progress=progress,
+            )
         say(str(summary))
         if summary.is_interrupted:
             _leave(TRY_AGAIN)

@@ -35,18 +35,26 @@ def say(line: str, console: Console | None = None) -> None:
 
 
 @contextmanager
-def bar(title: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for a stage; without a terminal only its title and end are printed."""
+def bar(
+    title: str, *, in_bytes: bool = False, in_lines: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for a stage; without a terminal its title once, or a line at each change."""
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(),
         DownloadColumn() if in_bytes else MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    if not err_console.is_terminal or title.startswith("Training"):
-        # Training draws its own bar.
-        say(title, err_console)
-        yield lambda _done, _total: None
+    if not err_console.is_terminal:
+        told: set[str] = set()
+
+        def tell(done: int, total: int) -> None:
+            line = f"{title}: {done:,} of {total:,}" if in_lines else title
+            if line not in told:
+                told.add(line)
+                say(line, err_console)
+
+        yield tell
         return
     with Progress(*columns, console=err_console) as progress:
         task = progress.add_task(title, total=None)
@@ -55,8 +63,9 @@ def bar(title: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], 
             progress.update(task, completed=done, total=total or None)
 
         yield update
-        total = progress.tasks[0].total or 1
-        progress.update(task, completed=total, total=total)
+        if not in_lines:  # an interrupted run leaves what it reached
+            total = progress.tasks[0].total or 1
+            progress.update(task, completed=total, total=total)
 
 
 def require_free(paths: list[Path | None], *, overwrite: bool) -> None:

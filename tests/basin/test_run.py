@@ -29,7 +29,9 @@ def names(plan):
 
 
 def test_nothing_is_left_but_map_plan_and_ledger(plan, undisturbed):
-    assert run_basin(plan).is_complete
+    told = []
+    assert run_basin(plan, progress=lambda *counts: told.append(counts)).is_complete
+    assert list(dict.fromkeys(told)) == [(n, 4) for n in range(5)]
     found = names(plan)
     assert strays(found, plan) == []
     assert [n for n in found if n.startswith("attempts/")] == [f"attempts/{i}/1.json" for i in IDS]
@@ -38,8 +40,10 @@ def test_nothing_is_left_but_map_plan_and_ledger(plan, undisturbed):
 
 def test_run_again_nothing_is_made(plan, monkeypatch):
     run_basin(plan)
+    told = []
     monkeypatch.setattr(run_module, "make_tile", None)
-    assert run_basin(plan).made == 0
+    assert run_basin(plan, progress=lambda *counts: told.append(counts)).made == 0
+    assert set(told) == {(4, 4)}
 
 
 def test_shards_of_processes_that_share_nothing_make_the_same_bytes(plan, undisturbed):

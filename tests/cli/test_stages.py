@@ -146,7 +146,7 @@ def test_the_commands_are_these():
         for group in cli.app.registered_groups
     }
     assert groups == {
-        "basin": {"plan", "run", "status", "finish"},
+        "basin": {"plan", "run", "resume", "status", "finish"},
         "k8s": {"render", "fetch-model", "retry"},
         "legend": {"show"},
         "model": {"list", "show", "install", "export"},
