@@ -41,7 +41,8 @@ class BasinConfig:
     """A basin: everything that decides its pixels, where they go, and what they may cost."""
 
     aoi: str
-    """GeoJSON (degrees, WGS 84) or GeoPackage file of the area."""
+    """GeoJSON or GeoPackage file of the area; of several layers
+    ``file.gpkg|layername=amazon``."""
 
     source: str
     """"planetary-computer", another catalog's name or URL, or items on disk."""

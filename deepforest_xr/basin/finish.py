@@ -125,7 +125,8 @@ def finish_basin(
     plan : Plan
         From `open_plan`.
     polygons : PolygonLayer or path, optional
-        GeoJSON of states or the like, to sum up areas in; a path takes the property ``name``.
+        States or the like, to sum up areas in, as GeoJSON or GeoPackage of any CRS
+        (``states.gpkg|layername=uf`` of several layers); a path takes the property ``name``.
     cogs : str or None
         GeoTIFFs one a ``tile``, one a ``degree`` (S03W060.tif), or none.
     out : path or URL, optional

@@ -37,7 +37,8 @@ from deepforest_xr.basin.ledger import LEASE_SECONDS, Ledger
 from deepforest_xr.basin.owner import is_gone, this_owner
 from deepforest_xr.basin.scenes import Pool, Scenes, Wanted, digest, freeze
 from deepforest_xr.basin.store import Objects, open_objects
-from deepforest_xr.basin.tiling import Tiling, cut, read_area
+from deepforest_xr.basin.tiling import Tiling, cut
+from deepforest_xr.basin.vector import read_area
 from deepforest_xr.catalogs import search
 from deepforest_xr.errors import ConfigError, NoItemsError
 from deepforest_xr.models import channel_names, entry, load

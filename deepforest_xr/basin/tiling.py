@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
 
-from deepforest_xr.errors import ConfigError, GridError, MissingExtraError
+from deepforest_xr.errors import GridError
 from deepforest_xr.grid import Grid, parse_crs
 
 if TYPE_CHECKING:
@@ -68,7 +65,7 @@ class Tiling:
         edges = shapely.segmentize(
             shapely.box(left, bottom, right, top), (right - left) / EDGE_PIECES
         )
-        return _projected(edges, self.grid.crs, "EPSG:4326")
+        return projected(edges, self.grid.crs, "EPSG:4326")
 
 
 def cut(area: BaseGeometry, *, crs: str, resolution: float, tile: int) -> Tiling:
@@ -117,91 +114,15 @@ def cut(area: BaseGeometry, *, crs: str, resolution: float, tile: int) -> Tiling
     return Tiling(grid, tile, tuple(Tile(r, c) for r, c in places))
 
 
-def read_area(path: str | Path) -> BaseGeometry:
-    """Read the polygons of a file, as one geometry in degrees.
-
-    Parameters
-    ----------
-    path : path
-        GeoJSON (a geometry, a Feature or a FeatureCollection, WGS 84), or a GeoPackage of any
-        CRS, for which geopandas must be installed.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such file, or no polygon in it.
-    MissingExtraError
-        If it is a GeoPackage and geopandas is not installed.
-    """
-    import shapely
-    from shapely.geometry import shape
-
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"aoi={str(path)!r} is no file: give a GeoJSON or GeoPackage file.")
-    if path.suffix.lower() == ".gpkg":
-        geometries = _read_table(path)
-    else:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            geometries = [shape(part) for part in _geometries(found)]
-        except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as e:
-            raise ConfigError(
-                f"aoi={str(path)!r} is not GeoJSON: {' '.join(str(e).split())}."
-            ) from e
-    area = shapely.union_all([p for g in geometries for p in polygons_in(shapely.make_valid(g))])
-    if area.is_empty or area.area == 0:
-        raise ConfigError(f"aoi={str(path)!r} holds no polygon: a basin is an area.")
-    west, south, east, north = area.bounds
-    if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
-        raise ConfigError(
-            f"aoi={str(path)!r} reaches from ({west:g}, {south:g}) to ({east:g}, {north:g}); "
-            "GeoJSON is in degrees of longitude and latitude: reproject it."
-        )
-    return area
-
-
-def polygons_in(geometry: BaseGeometry) -> list[BaseGeometry]:
-    """Give the polygons of a geometry, those inside collections too."""
-    import shapely
-
-    if geometry.geom_type == "GeometryCollection":
-        return [p for part in shapely.get_parts(geometry) for p in polygons_in(part)]
-    return [geometry] if geometry.geom_type in {"Polygon", "MultiPolygon"} else []
-
-
 def on_crs(area: BaseGeometry, crs: Any) -> BaseGeometry:
     """Project an area from degrees, its edges curved as they are on the map."""
     import shapely
 
-    return _projected(shapely.segmentize(area, DENSE_DEGREES), "EPSG:4326", crs)
+    return projected(shapely.segmentize(area, DENSE_DEGREES), "EPSG:4326", crs)
 
 
-def _geometries(found: dict[str, Any]) -> list[dict[str, Any]]:
-    if found["type"] == "FeatureCollection":
-        return [f["geometry"] for f in found["features"] if f["geometry"] is not None]
-    return [found["geometry"] if found["type"] == "Feature" else found]
-
-
-def _read_table(path: Path) -> list[BaseGeometry]:
-    try:
-        geopandas: Any = import_module("geopandas")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{str(path)!r} is a GeoPackage, which geopandas reads: pip install geopandas, or give "
-            "the area as GeoJSON (ogr2ogr area.geojson area.gpkg -t_srs EPSG:4326)."
-        ) from error
-    try:
-        table = geopandas.read_file(path)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"aoi={str(path)!r} cannot be read: {reason}.") from error
-    if table.crs is None:
-        raise ConfigError(f"aoi={str(path)!r} states no CRS: set one, or give GeoJSON.")
-    return [g for g in table.to_crs("EPSG:4326").geometry if g is not None]
-
-
-def _projected(geometry: BaseGeometry, source: Any, target: Any) -> BaseGeometry:
+def projected(geometry: BaseGeometry, source: Any, target: Any) -> BaseGeometry:
+    """Project the corners of a geometry."""
     import shapely
     from pyproj import Transformer
 

@@ -26,7 +26,11 @@ class Cogs(StrEnum):
 def finish(
     out: Annotated[str, typer.Argument(help="Folder or URL (s3://bucket/prefix) of the basin.")],
     polygons: Annotated[
-        Path | None, typer.Option(help="GeoJSON of states or the like, to sum up areas in.")
+        Path | None,
+        typer.Option(
+            help="GeoJSON or GeoPackage (file.gpkg|layername=uf) of states or the like, to sum up "
+            "areas in."
+        ),
     ] = None,
     name_field: Annotated[
         str, typer.Option(help="Property of the polygons that names them.")

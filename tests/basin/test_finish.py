@@ -285,7 +285,7 @@ def test_what_cannot_be_is_refused(basin, tmp_path):
     plan, _ = basin
     with pytest.raises(ConfigError, match="expected 'tile', 'degree' or None"):
         finish_basin(plan, cogs="country")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is no file"):
         finish_basin(plan, polygons=tmp_path / "no.geojson")
     assert results(plan) == {}
 

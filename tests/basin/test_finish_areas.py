@@ -218,7 +218,7 @@ def test_pixels_count_by_their_centres(plan, tmp_path):
 
 def test_the_property_that_names_polygons_is_given(plan, tmp_path):
     path = layer(tmp_path, [("Pará", (820_000, 9_100_000, 830_500, 9_120_000))], field="SIGLA")
-    with pytest.raises(ConfigError, match="has no 'name'; it has SIGLA, other: give one"):
+    with pytest.raises(ConfigError, match="has no property 'name'; it has SIGLA, other: give one"):
         read_zones(PolygonLayer(path))
     (zone,) = read_zones(PolygonLayer(path, "SIGLA"))
     assert zone.name == "Pará"
@@ -228,8 +228,8 @@ def test_the_property_that_names_polygons_is_given(plan, tmp_path):
     ("change", "told"),
     [
         (lambda c: c.update(features=[]), "no polygon"),
-        (lambda c: c.pop("features"), "not GeoJSON"),
-        (lambda c: c.update(crs={"properties": {"name": "EPSG:32721"}}), "in EPSG:32721: repro"),
+        (lambda c: c.pop("features"), "neither GeoJSON nor"),
+        (lambda c: c["features"][0]["properties"].update(name=" "), "has no 'name': name it"),
         (lambda c: c["features"][0]["properties"].update(name="whole area"), "rename it"),
         (lambda c: c["features"][0].update(geometry=mapping(shapely.box(0, 0, 500, 1))), "degrees"),
     ],

@@ -1,18 +1,12 @@
 """Tiles: a lattice that neighbours share, every place of the area in one, none beside it."""
 
-import json
-
 import numpy as np
 import pyproj
-import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapely.geometry import mapping
 
-from deepforest_xr.basin.tiling import Tile, cut, read_area
-from deepforest_xr.errors import ConfigError
-from deepforest_xr.grid import Grid
+from deepforest_xr.basin.tiling import Tile, cut
 
 ALBERS = "ESRI:102033"
 
@@ -73,63 +67,3 @@ def test_the_outline_bends_with_the_projection():
     )
     point = shapely.Point(lonlat)
     assert outline.exterior.distance(point) < corners.exterior.distance(point) / 20
-
-
-@pytest.mark.parametrize("kind", ["geometry", "Feature", "FeatureCollection"])
-def test_all_kinds_of_geojson_are_read(tmp_path, kind):
-    box = shapely.box(-60, -5, -59, -4)
-    feature = {"type": "Feature", "properties": {}, "geometry": mapping(box)}
-    found = {
-        "geometry": mapping(box),
-        "Feature": feature,
-        "FeatureCollection": {"type": "FeatureCollection", "features": [feature]},
-    }[kind]
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(found))
-    assert read_area(path).equals(box)
-
-
-def test_polygons_in_collections_count_and_features_without_a_place_do_not(tmp_path):
-    west, east = shapely.box(-60, -5, -59, -4), shapely.box(-50, -5, -49, -4)
-    bow = shapely.Polygon([(-40, 0), (-39, 1), (-39, 0), (-40, 1)])  # crosses itself
-    parts = [
-        shapely.GeometryCollection([shapely.Point(0, 0), shapely.GeometryCollection([west])]),
-        east,
-        bow,
-    ]
-    features = [{"type": "Feature", "properties": {}, "geometry": mapping(g)} for g in parts]
-    features.append({"type": "Feature", "properties": {}, "geometry": None})
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    area = read_area(path)
-    assert area.area == pytest.approx(1 + 1 + 0.5)
-    assert area.geom_type == "MultiPolygon"
-
-
-def test_a_geopackage_of_any_crs_is_read(tmp_path):
-    geopandas = pytest.importorskip("geopandas")
-    pytest.importorskip("pyogrio")
-    box = Grid.from_bounds((700_000, 9_000_000, 710_000, 9_020_000), crs=32721)
-    table = geopandas.GeoDataFrame(geometry=[shapely.box(*box.bounds)], crs=32721)
-    table.to_file(tmp_path / "a.gpkg", engine="pyogrio")
-    found = read_area(tmp_path / "a.gpkg")
-    np.testing.assert_allclose(found.bounds, box.bbox_lonlat, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("{", "not GeoJSON"),
-        ('{"type": "Nothing"}', "not GeoJSON"),
-        ('{"type": "Point", "coordinates": [0, 0]}', "no polygon"),
-        (json.dumps(mapping(shapely.box(5e5, 9e6, 6e5, 9.1e6))), "degrees"),
-    ],
-)
-def test_what_is_no_area_is_refused(tmp_path, text, said):
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=said) as caught:
-        read_area(path)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="no file"):
-        read_area(tmp_path / "b.json")
