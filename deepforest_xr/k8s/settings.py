@@ -87,7 +87,7 @@ class Settings:
     ``/model/checkpoint``."""
 
     plan_files: Mapping[str, str] = field(default_factory=lambda: {AREA_FILE: DEFAULT_AREA})
-    """Files beside the plan that it names, such as the area: name to text."""
+    """Text files beside the plan that it names, such as the area: name to text."""
 
     model: str = f"{DATA_FOLDER}/models/deepforest-1b"
     """Checkpoint: a folder on the claim or an http(s) address; pods get it as
@@ -228,7 +228,8 @@ class Settings:
         if size >= CONFIG_MAP_BYTES:
             raise ConfigError(
                 f"plan and area have {size:,} bytes, a ConfigMap holds less than "
-                f"{CONFIG_MAP_BYTES:,}: simplify the area, or name it by an address in the plan."
+                f"{CONFIG_MAP_BYTES:,}: simplify the area, or put it on the claim and give "
+                f'its path in the plan, as aoi = "{DATA_FOLDER}/{AREA_FILE}".'
             )
 
 
@@ -243,7 +244,7 @@ def _check_plan(settings: Settings) -> None:
                 f"the plan has {key}={plan.get(key)!r}, but pods have it at {expected!r}: write "
                 f'{key} = "{expected}" in the plan.'
             )
-    area = str(plan.get("aoi", ""))
+    area = str(plan.get("aoi", "")).partition("|")[0]  # of a layer's name
     if not area.startswith("/") and area not in settings.plan_files:
         raise ConfigError(
             f"the plan has aoi={area!r}, which is not beside it: name the file in plan_files, or "
@@ -283,8 +284,21 @@ def read_settings(path: str | Path) -> Settings:
         names = values["plan_files"]
         if not isinstance(names, list):
             raise ConfigError(f"{path}: plan_files is a list of file names, got {names!r}.")
-        values["plan_files"] = {Path(name).name: _text(folder / name) for name in names}
+        values["plan_files"] = {Path(name).name: _map_text(folder / name) for name in names}
     return Settings(**values)
+
+
+def _map_text(path: Path) -> str:
+    """Read a file that goes into a ConfigMap."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not text, which plan_files are: give GeoJSON, or put it on the claim and "
+            f'give its path in the plan, as aoi = "{DATA_FOLDER}/{path.name}".'
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _toml(path: Path) -> dict[str, Any]:

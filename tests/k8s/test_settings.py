@@ -27,7 +27,7 @@ from deepforest_xr.k8s.settings import _COUNTS, _QUANTITIES, DEFAULT_PLAN
         ({"claim": None}, "/data/amazon-2023"),
         ({"claim": None, "out": "s3://a/b"}, "model=./data"),
         ({"plan": DEFAULT_PLAN + "#" * (1 << 20)}, "1,048,576"),
-        ({"plan_files": {"aoi.geojson": "\u00e3" * (1 << 19)}}, "simplify"),
+        ({"plan_files": {"aoi.geojson": "\u00e3" * (1 << 19)}}, 'aoi = "/data/aoi.geojson"'),
         ({"plan": "year ="}, "plan is not TOML"),
         ({"out": "/data/other"}, "out=.*amazon-2023.*/data/other"),
         ({"plan": DEFAULT_PLAN.replace("/model/", "/data/")}, "model=.*/model/checkpoint"),
@@ -80,6 +80,15 @@ def test_a_file_that_cannot_be_is_refused(tmp_path, text, words):
     (tmp_path / "k8s.toml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         read_settings(tmp_path / "k8s.toml")
+
+
+def test_an_area_that_is_no_text_goes_on_the_claim(tmp_path):
+    (tmp_path / "aoi.gpkg").write_bytes(b"SQLite format 3\x00\xff\xfe")
+    (tmp_path / "k8s.toml").write_text('plan_files = ["aoi.gpkg"]\n')
+    with pytest.raises(ConfigError, match=r'aoi.gpkg is not text, .* as aoi = "/data/aoi.gpkg"'):
+        read_settings(tmp_path / "k8s.toml")
+    there = DEFAULT_PLAN.replace("aoi.geojson", "/data/aoi.gpkg|layername=legal")
+    assert Settings(plan=there, plan_files={}).plan == there
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
