@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from deepforest_xr.addresses import one_line
 from deepforest_xr.basin.owner import Owner, is_gone, this_owner
-from deepforest_xr.basin.store import one_line
 from deepforest_xr.errors import ConfigError, LostLeaseError, StoreError
 
 if TYPE_CHECKING:

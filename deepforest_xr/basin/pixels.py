@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepforest_xr.addresses import one_line
 from deepforest_xr.basin import template
-from deepforest_xr.basin.store import one_line
 from deepforest_xr.errors import ReadError
 from deepforest_xr.legend import Legend
 

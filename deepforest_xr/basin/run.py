@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from deepforest_xr.addresses import one_line
 from deepforest_xr.basin.ledger import (
     LEASE_SECONDS,
     MAX_ATTEMPTS,
@@ -29,7 +30,7 @@ from deepforest_xr.basin.ledger import (
     TileState,
 )
 from deepforest_xr.basin.plan import open_plan
-from deepforest_xr.basin.store import may_pass, one_line
+from deepforest_xr.basin.store import may_pass
 from deepforest_xr.basin.summary import Summary, told
 from deepforest_xr.basin.tile import make_tile
 from deepforest_xr.classify.workers import require_resources, share_cores

@@ -13,11 +13,11 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from deepforest_xr.addresses import LONGEST_PAUSE_SECONDS, one_line, open_store
 from deepforest_xr.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 120.0
-LONGEST_PAUSE_SECONDS = 10.0
 LISTINGS = 16
 """Requests for one listing at once."""
 
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 STAGING = re.compile(r"#\d+$")
 """How obstore calls a file of a folder that is still being written: ``name#1``."""
 
@@ -226,9 +224,7 @@ def open_objects(
     Parameters
     ----------
     out : str or Path
-        A folder, ``s3://bucket/prefix``, or any URL that obstore takes. S3 takes its keys and
-        region from the ``AWS_*`` variables of the environment, the address of a store that is
-        not Amazon's from ``AWS_ENDPOINT_URL`` or ``AWS_ENDPOINT``.
+        A folder, or an address as for `open_store`.
     make : bool
         Make a folder that is not there.
     patience : float
@@ -240,7 +236,7 @@ def open_objects(
         If the address cannot be opened, or is a folder that is not there.
     """
     from obstore.exceptions import BaseError
-    from obstore.store import LocalStore, from_url
+    from obstore.store import LocalStore
 
     address = os.fspath(out)
     if address.startswith("file://"):
@@ -255,21 +251,7 @@ def open_objects(
         except (OSError, BaseError) as error:
             raise StoreError(f"{address!r} cannot be made a folder: {one_line(error)}.") from error
         return Objects(store, str(folder), folder, patience)
-    config = _s3_config() if address.startswith(("s3://", "s3a://")) else {}
-    # The time of a whole request: a GeoTIFF of a hundred megabytes goes up in one.
-    client: Any = {"timeout": timedelta(minutes=5), "allow_http": config.pop("allow_http", False)}
-    retry: Any = {
-        "max_retries": 10,
-        "retry_timeout": timedelta(seconds=min(patience, 60)),
-        "backoff": {"max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS)},
-    }
-    try:
-        store = from_url(address, retry_config=retry, client_options=client, **config)
-    except (ValueError, TypeError, BaseError) as error:
-        raise ConfigError(
-            f"out={address!r} cannot be opened: {one_line(error)}. Give a folder or a URL such as "
-            "s3://bucket/prefix."
-        ) from error
+    store = open_store(address, "out", patience=patience)
     return Objects(store, address, None, patience, is_ordered=_is_ordered(address))
 
 
@@ -279,14 +261,6 @@ def _is_ordered(address: str) -> bool:
     return scheme in {"s3", "s3a", "gs"} and not rest.split("/")[0].endswith("--x-s3")
 
 
-def _s3_config() -> dict[str, Any]:
-    """Tell what obstore does not take from the environment by itself."""
-    endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
-    if endpoint is None:
-        return {}
-    return {"config": {"endpoint": endpoint}, "allow_http": endpoint.startswith("http://")}
-
-
 def may_pass(error: BaseException) -> bool:
     """Tell an error that another try may not meet: a timeout, 429, 5xx, a lost connection."""
     if isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
@@ -294,9 +268,3 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, TimeoutError | ConnectionError):
         return True
     return PASSING.search(one_line(error)) is not None
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, on one line, without obstore's second half for debugging."""
-    text = str(error).split("\n\nDebug source:", maxsplit=1)[0]
-    return " ".join(text.split())[:200] or type(error).__name__

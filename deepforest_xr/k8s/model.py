@@ -14,7 +14,7 @@ def fetch_model(source: str, link: str | Path, *, sha256: str | None = None) -> 
     Parameters
     ----------
     source : str
-        Folder of a checkpoint, on disk or behind http(s).
+        Folder of a checkpoint, as for `install`: on disk, behind http(s), in an object store.
     link : path
         Link to make, in place of an earlier one. Plans name the model by it, so that a new
         place of the model makes no new run.

@@ -90,8 +90,8 @@ class Settings:
     """Text files beside the plan that it names, such as the area: name to text."""
 
     model: str = f"{DATA_FOLDER}/models/deepforest-1b"
-    """Checkpoint: a folder on the claim or an http(s) address; pods get it as
-    ``/model/checkpoint``."""
+    """Checkpoint: a folder on the claim, or an address (``https://``, ``s3://``, ``gs://``,
+    ``az://``, read with the secret's credentials); pods get it as ``/model/checkpoint``."""
 
     model_sha256: str | None = None
     """Checksum of its weights, as `deepforest-xr model show` prints it; another model is refused.

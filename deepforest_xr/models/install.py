@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from deepforest_xr.addresses import one_line, open_store
 from deepforest_xr.atomic import staged
 from deepforest_xr.errors import ConfigError, ModelError
 from deepforest_xr.models.checkpoint import (
@@ -39,6 +40,8 @@ POINTER = "default-model"
 PIECE = 1 << 20  # bytes read at a time
 # Seconds to connect, seconds between bytes.
 TIMEOUT = (10.0, 60.0)
+STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
+PATIENCE_SECONDS = 30.0  # with a store that does not answer
 
 
 def install(source: str | Path, *, progress: Progress | None = None) -> Path:
@@ -47,7 +50,9 @@ def install(source: str | Path, *, progress: Progress | None = None) -> Path:
     Parameters
     ----------
     source : path or URL
-        Folder of a checkpoint, on disk or behind http(s); ``.../model.json`` names it too.
+        Folder of a checkpoint: on disk, behind http(s), or in an object store (``s3://``,
+        ``gs://``, ``az://``, with credentials from the environment); ``.../model.json`` names
+        it too.
     progress : callable, optional
         Called with bytes of the weights done and in all (0 if unknown).
 
@@ -157,6 +162,8 @@ class _Origin(Protocol):
 def _origin(source: str | Path) -> _Origin:
     if str(source).startswith(("http://", "https://")):
         return _Web(str(source))
+    if str(source).startswith(STORES):
+        return _Store(str(source).removesuffix(f"/{CARD_FILE}").rstrip("/"))
     path = Path(source).expanduser()
     return _Disk(path.parent if path.name == CARD_FILE else path)
 
@@ -178,7 +185,7 @@ class _Disk:
         except OSError as error:
             raise ModelError(
                 f"{self.folder} is not a checkpoint: {file}: {error.strerror}; expected a folder "
-                f"with {CARD_FILE} and {WEIGHTS_FILE}, or the http(s) address of one."
+                f"with {CARD_FILE} and {WEIGHTS_FILE}, or the address of one (https://, s3://)."
             ) from error
 
 
@@ -223,6 +230,40 @@ class _Web:
         parts = urlsplit(self.url)
         folder = parts.path.removesuffix(f"/{CARD_FILE}").rstrip("/")
         return urlunsplit(parts._replace(path=f"{folder}/{file}", fragment=""))
+
+
+@dataclass(frozen=True)
+class _Store:
+    """A checkpoint's folder in an object store."""
+
+    url: str
+
+    def name(self, file: str = "") -> str:
+        return f"{self.url}/{file}".rstrip("/")
+
+    def pieces(self, file: str, progress: Progress | None = None) -> Iterator[bytes]:
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+        store = open_store(self.url, "model", patience=PATIENCE_SECONDS)
+        try:
+            answer = store.get(file)
+            pieces = (bytes(piece) for piece in answer.stream(min_chunk_size=PIECE))
+            yield from _counted(pieces, int(answer.meta["size"]), progress)
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{self.name(file)} is not there: give the address of a folder that holds "
+                f"{CARD_FILE} and {WEIGHTS_FILE}."
+            ) from error
+        except (PermissionError, PermissionDeniedError, UnauthenticatedError) as error:
+            raise ModelError(
+                f"{self.name(file)} may not be read: set the credentials of the store in the "
+                "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)."
+            ) from error
+        except (BaseError, OSError) as error:
+            raise ModelError(
+                f"{self.name(file)} could not be downloaded: {one_line(error)}. Check the "
+                "address, the credentials and the network and try again; nothing was changed."
+            ) from error
 
 
 def _counted(pieces: Iterator[bytes], total: int, progress: Progress | None) -> Iterator[bytes]:

@@ -205,7 +205,7 @@ def test_a_page_instead_of_a_card_is_refused_before_the_weights_are_loaded(site,
     assert site.asked == ["/model/model.json"]
 
 
-@pytest.mark.parametrize("source", ["absent", "s3://bucket/model"])
+@pytest.mark.parametrize("source", ["absent"])
 def test_a_folder_that_is_no_checkpoint_is_one_line(source, tmp_path, home):
     refused(ModelError, "is not a checkpoint: model.json: No such file.*http", source)
     assert not home.exists()
