@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import dataclass, field, fields
@@ -17,14 +18,16 @@ PLAN_FILE = "plan.toml"
 PLAN_FOLDER = "/etc/deepforest-xr"
 MODEL_FOLDER = "/model/checkpoint"
 DATA_FOLDER = "/data"
-# An API server refuses larger ConfigMaps; keys and metadata count too.
-CONFIG_MAP_BYTES = 1 << 20
+# kubectl keeps what it applied as JSON in an annotation, and those have 256 KiB in all. (A
+# ConfigMap itself may have four times that.)
+CONFIG_MAP_BYTES = 250_000
 # The longest name that is made from `Settings.name` adds 18 characters ("-scheduler", a shard,
 # a pod's suffix), and a label or a host name has at most 63.
 NAME_LENGTH = 40
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
+_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _QUANTITIES = (
     "claim_size",
@@ -224,16 +227,22 @@ class Settings:
                     "it: name a claim, or give an address (s3://..., https://...)."
                 )
         _check_plan(self)
-        size = sum(len(text.encode()) for text in (self.plan, *self.plan_files.values()))
+        size = len(json.dumps([self.plan, *self.plan_files.values()], ensure_ascii=False).encode())
         if size >= CONFIG_MAP_BYTES:
             raise ConfigError(
-                f"plan and area have {size:,} bytes, a ConfigMap holds less than "
+                f"plan and area have {size:,} bytes, kubectl applies a ConfigMap of less than "
                 f"{CONFIG_MAP_BYTES:,}: simplify the area, or put it on the claim and give "
                 f'its path in the plan, as aoi = "{DATA_FOLDER}/{AREA_FILE}".'
             )
 
 
 def _check_plan(settings: Settings) -> None:
+    for name in settings.plan_files:
+        if not _KEY.fullmatch(name):
+            raise ConfigError(
+                f"plan_files has {name!r}, which cannot be the name of a file in a ConfigMap: "
+                "letters without accents, digits, '-', '_' and '.'. Rename it."
+            )
     try:
         plan = tomllib.loads(settings.plan)
     except tomllib.TOMLDecodeError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import PROGRAM
-from .runs import SHARDS, TILES, begun, claims, pixels, planned, results, running
+from .runs import PLAN, SHARDS, TILES, begun, claims, pixels, planned, results, running
 
 pytestmark = pytest.mark.k8s
 
@@ -128,6 +128,20 @@ def test_a_model_that_is_missing_or_another_ends_the_plan_at_once(
     assert bed.ends(f"{name}-plan", "Failed") == "PodFailurePolicy"
     (pod,) = bed.pods(f"job-name={name}-plan")
     assert words in bed.kubectl("logs", pod["metadata"]["name"], "-c", "model")
+
+
+def test_a_plan_that_cannot_be_ends_its_job_at_once_and_says_why(bed, prepare):
+    text = PLAN.format(data=bed.data, model="/model/checkpoint", out=f"{bed.data}/badplan")
+    folder = prepare("badplan", plan=text.replace("datetime =", "datetmie ="))
+    bed.step(folder, SHARDS, "plan")
+    assert bed.ends("badplan-plan", "Failed") == "PodFailurePolicy"
+    (pod,) = bed.pods("job-name=badplan-plan")
+    (status,) = pod["status"]["containerStatuses"]
+    assert status["state"]["terminated"]["exitCode"] == 1
+    assert "unknown key 'datetmie'; did you mean 'datetime'" in bed.kubectl(
+        "logs", pod["metadata"]["name"]
+    )
+    assert not (bed.claim / "badplan").exists()
 
 
 def test_a_secret_that_is_missing_is_named_and_not_waited_for_for_ever(bed, prepare):

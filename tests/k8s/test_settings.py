@@ -26,8 +26,9 @@ from deepforest_xr.k8s.settings import _COUNTS, _QUANTITIES, DEFAULT_PLAN
         ({"model_sha256": "0f" * 31}, "64 hexadecimal"),
         ({"claim": None}, "/data/amazon-2023"),
         ({"claim": None, "out": "s3://a/b"}, "model=./data"),
-        ({"plan": DEFAULT_PLAN + "#" * (1 << 20)}, "1,048,576"),
-        ({"plan_files": {"aoi.geojson": "\u00e3" * (1 << 19)}}, 'aoi = "/data/aoi.geojson"'),
+        ({"plan": DEFAULT_PLAN + "#" * 250_000}, "less than 250,000"),
+        ({"plan_files": {"aoi.geojson": "\u00e3" * 125_000}}, 'aoi = "/data/aoi.geojson"'),
+        ({"plan_files": {"par\u00e1.geojson": "{}"}}, "'par\u00e1.geojson', .* Rename it"),
         ({"plan": "year ="}, "plan is not TOML"),
         ({"out": "/data/other"}, "out=.*amazon-2023.*/data/other"),
         ({"plan": DEFAULT_PLAN.replace("/model/", "/data/")}, "model=.*/model/checkpoint"),
@@ -48,18 +49,18 @@ def test_every_setting_of_text_or_number_is_checked():
 
 def test_a_file_names_its_plan_and_area_relative_to_itself(tmp_path):
     (tmp_path / "plans").mkdir()
-    plan = DEFAULT_PLAN.replace("aoi.geojson", "par\u00e1.geojson")
+    plan = DEFAULT_PLAN.replace("aoi.geojson", "acre.geojson")
     (tmp_path / "plans" / "plan.toml").write_text(plan)
-    (tmp_path / "par\u00e1.geojson").write_text("{}")
+    (tmp_path / "acre.geojson").write_text("{}")
     (tmp_path / "k8s.toml").write_text(
-        'name = "para-2019"\nplan = "plans/plan.toml"\nplan_files = ["par\u00e1.geojson"]\n'
+        'name = "para-2019"\nplan = "plans/plan.toml"\nplan_files = ["acre.geojson"]\n'
         'shards = 12\nworker_memory = "24Gi"\n[gpu_selector]\npool = "a100"\n'
     )
     made = read_settings(tmp_path / "k8s.toml")
     assert made == Settings(
         name="para-2019",
         plan=plan,
-        plan_files={"par\u00e1.geojson": "{}"},
+        plan_files={"acre.geojson": "{}"},
         shards=12,
         worker_memory="24Gi",
         gpu_selector={"pool": "a100"},

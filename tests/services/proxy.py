@@ -1,4 +1,4 @@
-"""A proxy that hands requests on to a STAC server and fails on purpose."""
+"""A proxy that hands requests on to a server on loopback and fails on purpose."""
 
 import contextlib
 import http.client
@@ -6,7 +6,8 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-PASSED_ON = {"content-type", "accept", "host"}
+KEPT = {"accept-encoding", "connection", "content-length", "date", "server", "transfer-encoding"}
+"""Headers that are each connection's own."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -16,13 +17,25 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self.hand_on(self.rfile.read(int(self.headers["Content-Length"])))
 
+    def do_PUT(self):
+        self.hand_on(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def do_HEAD(self):
+        self.hand_on(b"")
+
+    def do_DELETE(self):
+        self.hand_on(b"")
+
     def hand_on(self, body):
-        proxy = self.server
+        proxy, is_json = self.server, body.startswith(b"{")
         with proxy.lock:
-            proxy.requests.append((self.command, self.path, json.loads(body) if body else None))
+            proxy.requests.append((self.command, self.path, json.loads(body) if is_json else None))
+            if proxy.closed(self.command, self.path):
+                busy(503)(self, None, b"")
+                return
             fault = proxy.faults.pop(0) if proxy.faults else proxy.always
         # The server writes its links with the Host it is asked by: the next page comes here too.
-        headers = {k: v for k, v in self.headers.items() if k.lower() in PASSED_ON}
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in KEPT}
         upstream = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=60)
         with contextlib.closing(upstream):
             upstream.request(self.command, self.path, body or None, headers)
@@ -87,8 +100,10 @@ def silence(handler, answer, body):
 def send(handler, answer, body, length):
     handler.send_response(answer.status)
     for name, value in answer.getheaders():
-        if name.lower() == "content-type":
+        if name.lower() not in KEPT:
             handler.send_header(name, value)
+    if handler.command == "HEAD":
+        length = answer.getheader("Content-Length", 0)
     handler.send_header("Content-Length", str(length))
     handler.end_headers()
     handler.wfile.write(body)
@@ -96,10 +111,14 @@ def send(handler, answer, body, length):
 
 @contextlib.contextmanager
 def proxied(upstream):
-    """In front of the server on port `upstream`: `faults` come first, then `always` if set."""
+    """In front of the server on port `upstream`: `faults` come first, then `always` if set.
+
+    While `closed` is true of a method and a path, 503 is answered and nothing is handed on.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.upstream, server.lock, server.woken = upstream, threading.Lock(), threading.Event()
     server.faults, server.always, server.requests = [], None, []
+    server.closed = lambda _method, _path: False
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -1,6 +1,7 @@
 """A basin in an S3 store: planned, run and read there, and a claim that is made once."""
 
 import json
+import time
 
 import pytest
 import shapely
@@ -13,6 +14,8 @@ from deepforest_xr import models
 from deepforest_xr.basin import BasinConfig, basin_status, open_plan, plan_basin, run_basin
 from deepforest_xr.basin.ledger import Ledger
 from deepforest_xr.basin.store import open_objects
+
+from . import proxy
 
 pytestmark = pytest.mark.services
 
@@ -71,6 +74,34 @@ def test_a_basin_in_s3_is_the_basin_on_disk(bucket, settings, tmp_path, s3):
 
     there = xr.open_zarr(ObjectStore(store, read_only=True)).compute()
     xr.testing.assert_identical(there, xr.open_zarr(tmp_path / "basin/map.zarr").compute())
+
+
+def test_a_minute_of_503_from_the_first_shard_on_is_sat_out(
+    bucket, settings, tmp_path, s3, monkeypatch
+):
+    with proxy.proxied(int(s3.endpoint.rpartition(":")[2])) as front:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
+        begun, refused = [], []
+
+        def closed(method, path):
+            if method == "PUT" and "/map.zarr/lulc/c/" in path and not begun:
+                begun.append(time.monotonic())
+            if not begun or time.monotonic() > begun[0] + 60:
+                return False
+            refused.append(path)
+            return True
+
+        plan = plan_basin(settings(bucket))
+        front.closed = closed
+        summary = run_basin(plan)
+    assert (summary.made, summary.is_interrupted) == (len(plan.tiles), False)
+    assert len(refused) > 3
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3.endpoint}")
+    here = plan_basin(settings(tmp_path / "basin"))
+    run_basin(here)
+    assert objects(bucket) == objects(tmp_path / "basin")
+    claims = [n for n in open_objects(bucket).names("") if n.startswith(("attempts/", "clock/"))]
+    assert claims == [f"attempts/{tile.id}/1.json" for tile in plan.tiles]
 
 
 def test_of_two_claims_in_s3_one_is_made(bucket):
