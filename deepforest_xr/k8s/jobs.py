@@ -77,7 +77,8 @@ def shards_job(settings: Settings) -> Object:
 def shard_command(settings: Settings, shards: int | None = None) -> list[str]:
     """Command of a shard; Kubernetes fills in the number."""
     share = f"$(JOB_COMPLETION_INDEX)/{shards or settings.shards}"
-    return [*run_command(settings), "--shard", share]
+    at_once = ["--workers", str(settings.worker_threads)] if settings.worker_threads > 1 else []
+    return [*run_command(settings), "--shard", share, *at_once]
 
 
 def run_command(settings: Settings) -> list[str]:

@@ -132,7 +132,8 @@ class Settings:
     """Workers of the interactive cluster when it starts."""
 
     worker_threads: int = 1
-    """Tasks of a worker at a time."""
+    """Threads of a Dask worker, and tiles of a shard at a time: with 2 one is read while another
+    is written, in twice the memory, the GPU's too."""
 
     worker_cpu: str = "4"
     """Cores that a worker or shard asks for."""

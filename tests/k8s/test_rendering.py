@@ -117,6 +117,14 @@ def test_the_model_is_verified_before_whatever_uses_it(documents):
     assert {"name": "model", "mountPath": "/model", "readOnly": True} in main["volumeMounts"]
 
 
+def test_a_shard_makes_as_many_tiles_at_once_as_a_worker_has_threads():
+    (usual,) = yaml.safe_load_all(render(Settings())["indexed-job/shards.yaml"])
+    (job,) = yaml.safe_load_all(render(Settings(worker_threads=2))["indexed-job/shards.yaml"])
+    commands = [one["spec"]["template"]["spec"]["containers"][0]["command"] for one in (usual, job)]
+    assert "--workers" not in commands[0]
+    assert commands[1] == [*commands[0], "--workers", "2"]
+
+
 def test_a_secret_that_is_named_must_be_there(documents):
     for _, pod in pods(documents.values()):
         for container in containers(pod):
