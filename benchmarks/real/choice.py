@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.real.methods import settings_for
+from benchmarks.real.methods import CHOSEN, settings_for
 from benchmarks.real.splits import split
-from deepforest_xr.training import TrainSettings, train
+from deepforest_xr.training import train
 
 log = logging.getLogger("benchmarks.real")
 
-BASE = TrainSettings(learning_rate=1e-3, class_weights="uniform", device="cpu")
+BASE = CHOSEN
 
 CANDIDATES = {
     "rate 1e-3, weights uniform": BASE,

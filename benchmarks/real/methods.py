@@ -25,7 +25,12 @@ PIXELS_SHOWN = 2_000_000
 STEPS = (30, 150)
 
 CHOSEN = TrainSettings(
-    learning_rate=1e-3, class_weights="uniform", loss="cross-entropy", device="cpu"
+    learning_rate=1e-3,
+    schedule="constant",
+    ema=0.0,
+    class_weights="uniform",
+    loss="cross-entropy",
+    device="cpu",
 )
 """For all experiments; chosen on validation pixels by `benchmarks.real.choice`."""
 

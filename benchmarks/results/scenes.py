@@ -75,6 +75,14 @@ class Area:
         return label, weight if kind == "years weighted" else None
 
 
+def apart(data, seed):
+    """Scenes are all simulated in one place; as training data each lies in one of its own.
+
+    Stores that are joined must not train on ground that another one holds out.
+    """
+    return None if data is None else data.assign_coords(x=data["x"] + 100_000.0 * seed)
+
+
 def stores(out, dataset, kind):
     """Stores of chips of all training scenes."""
     paths = []
@@ -83,10 +91,13 @@ def stores(out, dataset, kind):
         path = area.folder / f"chips {dataset} {kind}.zarr"
         if not path.exists():
             cube = area.cube(dataset)
-            labels, weight = area.given(kind, cube)
+            given = (cube, *area.given(kind, cube))
+            cube, labels, weight = (apart(part, seed) for part in given)
             spec = dfx.ChipSpec(size=CHIP, buffer=0, block=1, fractions=(0.8, 0.2, 0.0))
             options = {} if weight is None else {"weights": weight}
-            dfx.write_chips(cube.compute(), labels.compute(), path, spec=spec, **options)
+            dfx.write_chips(
+                apart(cube, seed).compute(), labels.compute(), path, spec=spec, **options
+            )
         paths.append(path)
     return paths
 

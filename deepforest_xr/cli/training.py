@@ -26,16 +26,18 @@ def train(
     batch: Annotated[
         int | None, typer.Option(help="Chips a step, over all processes together. [10]")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [0.0001]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of Adam; with a schedule, the highest. [0.001]")
+    ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Of the learning rate: constant or cosine. [constant]")
+        str | None, typer.Option(help="Of the learning rate: constant or cosine. [cosine]")
     ] = None,
     warmup: Annotated[
         float | None, typer.Option(help="Share of the steps in which cosine's rate rises. [0.05]")
     ] = None,
     patience: Annotated[
         int | None,
-        typer.Option(help="Epochs without a better validation accuracy before stopping. [10]"),
+        typer.Option(help="Epochs without a better validation accuracy before stopping. [30]"),
     ] = None,
     loss: Annotated[
         str | None,
@@ -56,7 +58,7 @@ def train(
     ] = None,
     ema: Annotated[
         float | None,
-        typer.Option(help="Decay of the weights' average, such as 0.999; 0 keeps none. [0]"),
+        typer.Option(help="Decay of the weights' average; 0 keeps none. [0.98]"),
     ] = None,
     batchnorm_warmup: Annotated[
         bool | None,

@@ -35,17 +35,17 @@ class TrainSettings:
     batch: int = 10
     """Chips a step, over all processes together: each of `devices` takes its even share."""
 
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
     """Of Adam; with a schedule, the highest."""
 
-    schedule: str = "constant"
+    schedule: str = "cosine"
     """``"constant"``, or ``"cosine"``: a rise in a line, then half a cosine to almost 0 at the
     end of `epochs`. A run that stops early never sees the low rates: take a long patience."""
 
     warmup: float = 0.05
     """Share of all steps in which the rate of ``"cosine"`` rises."""
 
-    patience: int = 10
+    patience: int = 30
     """Epochs without a better validation accuracy before training stops (the paper's is 1)."""
 
     loss: str = "cross-entropy"
@@ -58,8 +58,8 @@ class TrainSettings:
     gradient_clip: float = 0.0
     """Longest gradient (2-norm over all weights) that a step follows; 0 clips none."""
 
-    ema: float = 0.0
-    """Decay of the weights' moving average, for example 0.999; 0 keeps none. The average is
+    ema: float = 0.98
+    """Decay of the weights' moving average; 0 keeps none. The average is
     what is validated and what checkpoints hold, see `training.average`."""
 
     batchnorm_warmup: bool = True

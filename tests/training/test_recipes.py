@@ -109,7 +109,10 @@ def test_chips_like_the_papers_are_passed_over_in_silence():
         "augment is 'eight', the paper's 'paper'",
         "batchnorm_warmup is True, the paper's False",
         "class_weights is 'square-root', the paper's 'share'",
-        "patience is 10, the paper's 1",
+        "ema is 0.98, the paper's 0.0",
+        "learning_rate is 0.001, the paper's 0.0001",
+        "patience is 30, the paper's 1",
+        "schedule is 'cosine', the paper's 'constant'",
     ]
 
 
