@@ -95,9 +95,7 @@ def stores(out, dataset, kind):
             cube, labels, weight = (apart(part, seed) for part in given)
             spec = dfx.ChipSpec(size=CHIP, buffer=0, block=1, fractions=(0.8, 0.2, 0.0))
             options = {} if weight is None else {"weights": weight}
-            dfx.write_chips(
-                apart(cube, seed).compute(), labels.compute(), path, spec=spec, **options
-            )
+            dfx.write_chips(cube.compute(), labels.compute(), path, spec=spec, **options)
         paths.append(path)
     return paths
 
