@@ -60,7 +60,7 @@ def test_a_basin_on_a_cluster_is_one_task_a_tile(plan, undisturbed, cluster):
     assert open_objects(plan.url).names("clock/") == []
 
 
-def test_a_scheduler_that_is_lost_ends_the_run_to_be_tried_again(plan, cluster):
+def test_a_scheduler_that_is_lost_ends_the_run_to_be_tried_again(plan, cluster, undisturbed):
     # Without a worker nothing begins; then the connection goes.
     with cluster() as made, Client(made) as client:
         timer = threading.Timer(0.5, client.close)
@@ -70,6 +70,9 @@ def test_a_scheduler_that_is_lost_ends_the_run_to_be_tried_again(plan, cluster):
     assert summary.is_interrupted
     states = basin_status(plan).states.values()
     assert {(s.status, s.attempts) for s in states} == {("waiting", 0)}
+    with cluster("one") as made, Client(made) as client:
+        assert run_basin(plan, client=client).made == 4
+    assert content(open_objects(plan.url).folder) == undisturbed
 
 
 def test_tiles_for_a_gpu_go_only_where_one_is(config, cluster):

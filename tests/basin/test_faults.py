@@ -180,3 +180,37 @@ def test_a_signal_and_then_the_rest(plan, undisturbed, number, code):
 def test_a_plan_made_again_elsewhere_is_the_same_run(config, plan, tmp_path):
     other = plan_basin(config(out=str(tmp_path / "other")))
     assert other.run_id == plan.run_id
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own: root alone may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 24])
+def test_a_disk_that_is_full_and_then_has_room(config, disk, undisturbed, room):
+    plan = plan_basin(config(out=str(disk / "basin")))
+    fill, free = disk / "fill", os.statvfs(disk)
+    fill.write_bytes(bytes(free.f_bavail * free.f_bsize - 1024 * room))
+    with start("basin", "run", plan.url) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "No space left on device" in err.splitlines()[-1]
+    fill.unlink()
+    with start("basin", "run", plan.url) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.startswith("4 of 4 tiles are done")
+    folder = open_objects(plan.url).folder
+    assert content(folder) == undisturbed
+    found = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
+    assert strays(found, plan) == []
+    assert {s.status for s in basin_status(plan).states.values()} == {"done"}
