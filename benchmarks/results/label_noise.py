@@ -26,6 +26,7 @@ def runs(seeds, pixels):
     variants["balanced drawing"] = {"balanced": True}
     default = {name: getattr(TrainSettings(), name) for name in STEADY}
     variants["default recipe"] = default
+    variants["along a cosine"] = default | {"schedule": "cosine"}
     variants["the paper's rate"] = default | {
         name: getattr(RECIPES["paper"], name) for name in ("learning_rate", "schedule", "ema")
     }
@@ -56,8 +57,8 @@ def section(found):
         "water. Where there are several runs, their mean and in brackets their range; one change",
         f"at a time from `{PAPER}`, the paper's loss, with a learning rate of 1e-3 along a",
         f"cosine, batches of 4 and averaged weights. `default recipe`: `{DEFAULT}` as the library",
-        "trains where nothing is asked for, in batches of 10. `the paper's rate`: the same at a",
-        "constant 1e-4 without averaging.",
+        "trains where nothing is asked for: a constant 1e-3, averaged weights, batches of 10.",
+        "`along a cosine`: the same so; `the paper's rate`: at 1e-4 without averaging.",
         "`border n`: labels within n metres of a change of class left out. `years`: the class of",
         "most of three years, whose errors are independent here (the best case for it),",
         "`weighted` by the share of years that agree. `truth`: trained on labels without an",

@@ -30,7 +30,7 @@ def train(
         float | None, typer.Option(help="Of Adam; with a schedule, the highest. [0.001]")
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Of the learning rate: constant or cosine. [cosine]")
+        str | None, typer.Option(help="Of the learning rate: constant or cosine. [constant]")
     ] = None,
     warmup: Annotated[
         float | None, typer.Option(help="Share of the steps in which cosine's rate rises. [0.05]")

@@ -243,7 +243,6 @@ def _train(out: Path, chips: Chips, settings: DemoSettings) -> Path:
             patience=max(10, epochs // 3),
             batch=settings.batch,
             learning_rate=settings.learning_rate,
-            schedule="constant",  # too short to lower the rate
             seed=settings.seed,
         ),
     )

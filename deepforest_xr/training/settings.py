@@ -38,7 +38,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     """Of Adam; with a schedule, the highest."""
 
-    schedule: str = "cosine"
+    schedule: str = "constant"
     """``"constant"``, or ``"cosine"``: a rise in a line, then half a cosine to almost 0 at the
     end of `epochs`. A run that stops early never sees the low rates: take a long patience."""
 

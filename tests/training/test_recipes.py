@@ -112,7 +112,6 @@ def test_chips_like_the_papers_are_passed_over_in_silence():
         "ema is 0.98, the paper's 0.0",
         "learning_rate is 0.001, the paper's 0.0001",
         "patience is 30, the paper's 1",
-        "schedule is 'cosine', the paper's 'constant'",
     ]
 
 
