@@ -169,7 +169,11 @@ def _settled(config: BasinConfig | str | Path | None, settings: dict[str, Any]) 
         return config
     given = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
     before = {} if config is None else config.to_mapping()
-    return BasinConfig.from_mapping(before | given, where="plan_basin")
+    for one, other in (("year", "datetime"), ("dataset", "months")):
+        if (one in given) != (other in given):
+            before.pop(other if one in given else one, None)
+    together = {k: v for k, v in (before | given).items() if v is not None}
+    return BasinConfig.from_mapping(together, where="plan_basin")
 
 
 def _completed(config: BasinConfig, checkpoint: Checkpoint) -> BasinConfig:

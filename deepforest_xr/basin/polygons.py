@@ -72,7 +72,7 @@ def read_zones(layer: PolygonLayer) -> tuple[Zone, ...]:
                 f"a feature of polygons={str(layer.path)!r} has no {layer.name_field!r}: name it, "
                 "or give another property with --name-field."
             )
-        grouped.setdefault(name, []).append(shapely.make_valid(geometry))
+        grouped.setdefault(name, []).append(geometry)
     if not grouped:
         raise ConfigError(f"polygons={str(layer.path)!r} holds no polygon.")
     if WHOLE in grouped:

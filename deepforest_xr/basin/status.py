@@ -175,7 +175,7 @@ def _seconds(plan: Plan, ledger: Ledger, states: Mapping[str, TileState]) -> flo
     done = [s for s in states.values() if s.status == "done" and s.tile not in plan.empty]
     done.sort(key=lambda state: state.modified or _LONG_AGO)
     records = [ledger.record(state.tile) or {} for state in done[-RECENT:]]
-    seconds = [float(r["seconds"]["tile"]) for r in records if "seconds" in r]
+    seconds = [float(r["seconds"]["tile"]) for r in records if "tile" in r.get("seconds", {})]
     return fmean(seconds) if seconds else None
 
 

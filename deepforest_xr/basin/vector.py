@@ -37,8 +37,7 @@ def read_area(path: str | Path) -> BaseGeometry:
     """
     import shapely
 
-    found = [polygon for _, polygon in read_polygons(path, "aoi")]
-    area = shapely.union_all(shapely.make_valid(found))
+    area = shapely.union_all([polygon for _, polygon in read_polygons(path, "aoi")])
     if area.is_empty or area.area == 0:
         raise ConfigError(f"aoi={str(path)!r} holds no polygon: a basin is an area.")
     return area
@@ -94,11 +93,13 @@ def read_polygons(
         ) from error
     crs = _crs(meta["crs"], named)
     values = read[0] if columns else [None] * len(places)
+    # What crosses itself, or is not closed, is mended first: its lines are no part of an area.
     found = [
-        (_text(value), to_degrees(polygon, crs))
+        (_text(value), polygon)
         for value, place in zip(values, places, strict=True)
-        if place is not None
-        for polygon in _polygons_in(shapely.from_wkb(place))
+        if place is not None and (drawn := shapely.from_wkb(place, on_invalid="fix")) is not None
+        for part in _polygons_in(shapely.make_valid(drawn))
+        for polygon in _polygons_in(shapely.make_valid(to_degrees(part, crs)))
     ]
     if found:
         _require_degrees(shapely.total_bounds([polygon for _, polygon in found]), named)
@@ -163,6 +164,8 @@ def _polygons_in(geometry: BaseGeometry) -> list[BaseGeometry]:
 
 def _text(value: Any) -> str:
     """A value as the file has it: integers beside missing ones come as floats."""
+    if value is None or str(value) == "NaT":
+        return ""
     if isinstance(value, float):  # numpy's float64 too
         value = None if math.isnan(value) else int(value) if value.is_integer() else value
     return "" if value is None else str(value).strip()

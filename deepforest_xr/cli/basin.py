@@ -51,12 +51,13 @@ def plan(
     Example: `deepforest-xr basin plan amazon.toml --dry-run --picture tiles.png`
     """
     from deepforest_xr.atomic import staged
-    from deepforest_xr.basin import plan_basin
+    from deepforest_xr.basin import BasinConfig, plan_basin
     from deepforest_xr.basin.status import draw_tiles
 
     require_free([tiles, picture], overwrite=overwrite)
+    settings = BasinConfig.from_toml(config)
     with bar("Scenes of tiles") as progress:
-        planned = plan_basin(config, dry_run=dry_run, progress=progress)
+        planned = plan_basin(settings, dry_run=dry_run, progress=progress)
     say(str(planned))
     if tiles is not None:
         with staged(tiles, overwrite=overwrite) as part:

@@ -45,16 +45,20 @@ def bar(
         DownloadColumn() if in_bytes else MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    if not err_console.is_terminal:
-        told: set[str] = set()
+    if in_lines and not err_console.is_terminal:
+        told: set[int] = set()
 
         def tell(done: int, total: int) -> None:
-            line = f"{title}: {done:,} of {total:,}" if in_lines else title
-            if line not in told:
-                told.add(line)
-                say(line, err_console)
+            if done not in told:
+                told.add(done)
+                say(f"{title}: {done:,} of {total:,}", err_console)
 
         yield tell
+        return
+    if not err_console.is_terminal or title.startswith("Training"):
+        # Training draws its own bar.
+        say(title, err_console)
+        yield lambda _done, _total: None
         return
     with Progress(*columns, console=err_console) as progress:
         task = progress.add_task(title, total=None)

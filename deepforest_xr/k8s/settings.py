@@ -239,10 +239,11 @@ class Settings:
 
 def _check_plan(settings: Settings) -> None:
     for name in settings.plan_files:
-        if not _KEY.fullmatch(name):
+        if not _KEY.fullmatch(name) or name.startswith("..") or name in {".", PLAN_FILE}:
             raise ConfigError(
                 f"plan_files has {name!r}, which cannot be the name of a file in a ConfigMap: "
-                "letters without accents, digits, '-', '_' and '.'. Rename it."
+                f"letters without accents, digits, '-', '_' and '.', and not {PLAN_FILE}. "
+                "Rename it."
             )
     try:
         plan = tomllib.loads(settings.plan)

@@ -95,6 +95,10 @@ def test_keywords_are_the_configuration_or_go_before_it(config, plan, tmp_path):
     assert plan_basin(**given, out=tmp_path / "basin") == plan
     elsewhere = plan_basin(config(), out=tmp_path / "other")
     assert (elsewhere.run_id, elsewhere.url) == (plan.run_id, str(tmp_path / "other"))
+    summer = plan_basin(
+        config(), datetime="2018-06-01/2018-08-31", block=None, dry_run=True, out="o"
+    )
+    assert (summer.config.year, summer.config.datetime) == (None, "2018-06-01/2018-08-31")
     with pytest.raises(ConfigError, match="plan_basin: unknown key 'aio'; did you mean 'aoi'"):
         plan_basin(aio="area.geojson")
     with pytest.raises(ConfigError, match="'aoi' is missing"):

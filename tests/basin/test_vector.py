@@ -142,6 +142,17 @@ def test_zones_are_polygons_inside_collections_too_and_heights_are_left_out(tmp_
     assert not zones[2].geometry.has_z
 
 
+def test_rings_that_are_open_are_closed_and_spikes_are_no_area(tmp_path):
+    square = [[-55, -9], [-54, -9], [-54, -8], [-55, -8]]
+    spiked = [*square[:3], [-50, -8], [-54, -8], *square[3:], square[0]]
+    for ring in (square, spiked):
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        area = read_area(path)
+        assert area.area == pytest.approx(1)
+        assert area.bounds == (-55, -9, -54, -8)
+
+
 def test_a_file_without_a_crs_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="'crs' was not provided"):
         path = geopackage(tmp_path / "a.gpkg", {"a": [("x", BOX)]}, crs=None, kind="Polygon")

@@ -29,6 +29,7 @@ from deepforest_xr.k8s.settings import _COUNTS, _QUANTITIES, DEFAULT_PLAN
         ({"plan": DEFAULT_PLAN + "#" * 250_000}, "less than 250,000"),
         ({"plan_files": {"aoi.geojson": "\u00e3" * 125_000}}, 'aoi = "/data/aoi.geojson"'),
         ({"plan_files": {"par\u00e1.geojson": "{}"}}, "'par\u00e1.geojson', .* Rename it"),
+        ({"plan_files": {"plan.toml": "{}"}}, "and not plan.toml"),
         ({"plan": "year ="}, "plan is not TOML"),
         ({"out": "/data/other"}, "out=.*amazon-2023.*/data/other"),
         ({"plan": DEFAULT_PLAN.replace("/model/", "/data/")}, "model=.*/model/checkpoint"),
