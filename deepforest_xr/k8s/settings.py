@@ -295,21 +295,13 @@ def read_settings(path: str | Path) -> Settings:
         names = values["plan_files"]
         if not isinstance(names, list):
             raise ConfigError(f"{path}: plan_files is a list of file names, got {names!r}.")
-        values["plan_files"] = {Path(name).name: _map_text(folder / name) for name in names}
+        if len({Path(name).name for name in names}) < len(names):
+            raise ConfigError(
+                f"{path}: plan_files has files of one name, which pods keep in one folder: rename "
+                "them."
+            )
+        values["plan_files"] = {Path(name).name: _text(folder / name) for name in names}
     return Settings(**values)
-
-
-def _map_text(path: Path) -> str:
-    """Read a file that goes into a ConfigMap."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not text, which plan_files are: give GeoJSON, or put it on the claim and "
-            f'give its path in the plan, as aoi = "{DATA_FOLDER}/{path.name}".'
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -324,7 +316,12 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path} cannot be read: {why}.") from error
+        hint = (
+            f"; an area may be on the claim, with its path in the plan: {DATA_FOLDER}/{path.name}"
+        )
+        raise ConfigError(
+            f"{path} cannot be read: {why}{'' if isinstance(error, OSError) else hint}."
+        ) from error
 
 
 def _check_name(key: str, value: object) -> None:

@@ -153,6 +153,17 @@ def test_rings_that_are_open_are_closed_and_spikes_are_no_area(tmp_path):
         assert area.bounds == (-55, -9, -54, -8)
 
 
+def test_a_date_that_is_missing_is_no_name(tmp_path):
+    features = [
+        {"type": "Feature", "properties": {"name": date}, "geometry": mapping(BOX)}
+        for date in ("2020-01-01", None)
+    ]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(ConfigError, match="has no 'name': name it"):
+        read_zones(PolygonLayer(path))
+
+
 def test_a_file_without_a_crs_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="'crs' was not provided"):
         path = geopackage(tmp_path / "a.gpkg", {"a": [("x", BOX)]}, crs=None, kind="Polygon")
